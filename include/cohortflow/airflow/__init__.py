@@ -1,0 +1,1 @@
+"""Operators, triggers and DAG rendering: the only part that imports Airflow."""

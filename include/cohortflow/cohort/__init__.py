@@ -1,0 +1,1 @@
+"""Cohort definitions: entry event, inclusion rules, index date, attrition."""

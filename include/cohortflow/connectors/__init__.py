@@ -1,0 +1,1 @@
+"""Clients of hospital systems: authorization, paging, retry, resume."""

@@ -1,0 +1,1 @@
+"""FHIR R4: FHIRPath, ViewDefinitions compiled to Polars, NDJSON."""

@@ -1,0 +1,41 @@
+"""The data interval of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+__all__ = ["DataInterval"]
+
+
+@dataclass(frozen=True, slots=True)
+class DataInterval:
+    """The half-open span of time [start, end) that a run covers, in UTC.
+
+    A cohort is built as of ``end``: facts dated at or after it are not used.
+    """
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        if self.start.tzinfo is None or self.end.tzinfo is None:
+            msg = "A data interval needs aware datetimes."
+            raise ValueError(msg)
+        if self.end < self.start:
+            msg = "A data interval cannot end before it starts."
+            raise ValueError(msg)
+
+    @classmethod
+    def of_day(cls, day: date) -> DataInterval:
+        """Return the interval of one UTC day."""
+        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        return cls(start, start + timedelta(days=1))
+
+    @property
+    def key(self) -> str:
+        """Name of the interval in paths and partitions: its start, ``YYYY-MM-DD`` or with time."""
+        start = self.start.astimezone(UTC)
+        if (start.hour, start.minute, start.second) == (0, 0, 0):
+            return start.strftime("%Y-%m-%d")
+        return start.strftime("%Y-%m-%dT%H%M%S")

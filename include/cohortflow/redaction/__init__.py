@@ -1,0 +1,1 @@
+"""De-identification by allow-list: PHI classes, policies, kernels."""

@@ -1,0 +1,1 @@
+"""Synthetic patients as FHIR R4 NDJSON."""

@@ -1,0 +1,1 @@
+"""Code systems, ConceptMaps and ValueSets, applied as joins."""

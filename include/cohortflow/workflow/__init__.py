@@ -1,0 +1,1 @@
+"""Templates and studies compiled to plans; steps; a runner without Airflow."""
