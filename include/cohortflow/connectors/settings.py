@@ -1,0 +1,292 @@
+"""Settings of a FHIR server, read from a connection."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, cast, get_args
+from urllib.parse import urlsplit
+
+from cohortflow.connectors.keys import SigningKey, load_signing_key
+from cohortflow.connectors.profile import GENERIC, PROFILES, ServerProfile
+from cohortflow.errors import ConfigurationError
+from cohortflow.model import Connection
+
+__all__ = ["AuthMode", "FhirSource", "is_loopback"]
+
+AuthMode = Literal["backend_services", "client_secret", "basic", "none"]
+
+_MAX_CONCURRENCY = 32
+_FIELDS = frozenset(
+    {
+        "algorithm",
+        "allow_insecure",
+        "auth",
+        "base_path",
+        "ca_bundle",
+        "concurrency",
+        "headers",
+        "kid",
+        "private_key_env",
+        "private_key_file",
+        "profile",
+        "scopes",
+        "timeout",
+        "token_url",
+        "verify",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FhirSource:
+    """How to reach one FHIR server; ``repr`` holds no secret.
+
+    Attributes:
+        conn_id: The connection's id, for messages.
+        base_url: FHIR base URL without a slash at the end.
+        auth: How requests are authorized.
+        client_id: OAuth client id, or the user name of ``basic``.
+        key: Private key of ``backend_services``.
+        secret: Client secret of ``client_secret``, or password of ``basic``.
+        token_url: OAuth token endpoint; empty: discovered.
+        scopes: Scopes to ask for.
+        headers: Sent with every request that carries credentials, such as ``Epic-Client-ID``.
+        verify: Whether the server's certificate is checked.
+        ca_bundle: File with the certificates to trust instead of the public ones; empty: the public ones.
+        concurrency: Parallel downloads.
+        timeout: Seconds without a byte before a request is given up.
+        allow_insecure: Whether plain http and unchecked certificates are allowed beyond this machine.
+        profile: What sets this kind of server apart.
+    """
+
+    conn_id: str
+    base_url: str
+    auth: AuthMode = "none"
+    client_id: str = ""
+    key: SigningKey | None = field(default=None, repr=False)
+    secret: str = field(default="", repr=False)
+    token_url: str = ""
+    scopes: tuple[str, ...] = ("system/*.read",)
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    verify: bool = True
+    ca_bundle: str = ""
+    concurrency: int = 4
+    timeout: float = 120.0
+    allow_insecure: bool = False
+    profile: ServerProfile = GENERIC
+
+    @property
+    def host(self) -> str:
+        """Host name, the only part of an address that messages and logs show."""
+        return urlsplit(self.base_url).hostname or ""
+
+    def allows(self, url: str) -> bool:
+        """Tell whether a request may go to this URL: https, or http where the base URL itself may use it."""
+        parts = urlsplit(url)
+        if parts.scheme == "https":
+            return True
+        plain = self.base_url.startswith("http:") and is_loopback(parts.hostname or "")
+        return parts.scheme == "http" and (self.allow_insecure or plain)
+
+    @classmethod
+    def from_connection(cls, connection: Connection, environ: Mapping[str, str] | None = None) -> FhirSource:
+        """Read the settings of a connection of type ``fhir``.
+
+        Fields of the connection: ``host`` is the FHIR base URL, or a host name with ``port`` and
+        ``schema`` (``http`` or ``https``; anything else is a path) and the extra ``base_path``;
+        ``login`` is the client id; ``password`` is the private key as PEM or JWK, the client secret
+        or the password. Extras: ``auth``, ``token_url``, ``algorithm``, ``kid``, ``scopes`` (text or
+        list), ``private_key_file``, ``private_key_env``, ``verify``, ``ca_bundle``, ``headers``
+        (mapping), ``concurrency``, ``timeout``, ``allow_insecure``, ``profile``.
+
+        Args:
+            connection: The connection.
+            environ: Where ``private_key_env`` is looked up; the process's environment by default.
+
+        Raises:
+            ConfigurationError: A field is missing or wrong; the message names it and holds no secret.
+        """
+        return _Reader(connection, os.environ if environ is None else environ).read()
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address is this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    connection: Connection
+    environ: Mapping[str, str]
+
+    def read(self) -> FhirSource:
+        self._check_fields()
+        allow_insecure = self._flag("allow_insecure", default=False)
+        base_url = self._base_url()
+        local = is_loopback(urlsplit(base_url).hostname or "")
+        if base_url.startswith("http:") and not (local or allow_insecure):
+            raise self._wrong(
+                "host", "asks for plain http", "Use https: patient data must not travel unencrypted."
+            )
+        verify = self._flag("verify", default=True)
+        if not verify and not (local or allow_insecure):
+            raise self._wrong(
+                "verify",
+                "switches certificate checks off",
+                "Name the hospital's certificates in 'ca_bundle'.",
+            )
+        ca_bundle = self._text("ca_bundle")
+        if ca_bundle and not Path(ca_bundle).is_file():
+            raise self._wrong("ca_bundle", "names no file", "Give the path of a PEM file.")
+        auth = self._auth()
+        key = self._key() if auth == "backend_services" else None
+        source = FhirSource(
+            conn_id=self.connection.conn_id,
+            base_url=base_url,
+            auth=auth,
+            client_id=self.connection.login,
+            key=key,
+            secret=self.connection.password if auth in ("client_secret", "basic") else "",
+            token_url=self._text("token_url"),
+            scopes=self._scopes(),
+            headers=self._headers(),
+            verify=verify,
+            ca_bundle=ca_bundle,
+            concurrency=int(self._number("concurrency", 4, 1, _MAX_CONCURRENCY)),
+            timeout=self._number("timeout", 120.0, 1.0, 3600.0),
+            allow_insecure=allow_insecure,
+            profile=self._profile(),
+        )
+        if source.token_url and not source.allows(source.token_url):
+            raise self._wrong(
+                "token_url", "is not an https address", "Give the token endpoint's whole https URL."
+            )
+        return source
+
+    def _check_fields(self) -> None:
+        connection = self.connection
+        if connection.conn_type != "fhir":
+            raise self._wrong("conn_type", f"is '{connection.conn_type}'", "Set it to 'fhir'.")
+        for name in connection.extra:
+            near = difflib.get_close_matches(name, _FIELDS, n=1, cutoff=0.8)
+            if name not in _FIELDS and near:
+                raise self._wrong(name, "is not a known extra", f"Did you mean '{near[0]}'?")
+
+    def _base_url(self) -> str:
+        connection = self.connection
+        host = connection.host.strip()
+        if not host:
+            raise self._wrong(
+                "host", "is empty", "Set it to the FHIR base URL, such as https://host/fhir/R4."
+            )
+        if "://" in host:
+            url = host
+        else:
+            scheme, path = connection.schema or "https", self._text("base_path")
+            if scheme not in ("http", "https"):
+                scheme, path = "https", connection.schema
+            port = f":{connection.port}" if connection.port else ""
+            url = f"{scheme}://{host}{port}/{path.strip('/')}"
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable or parts.query or parts.fragment:
+            raise self._wrong(
+                "host", "is not a URL", "Set it to the FHIR base URL, such as https://host/fhir/R4."
+            )
+        if parts.username or parts.password:
+            raise self._wrong("host", "holds credentials", "Put them into login and password.")
+        return url.rstrip("/")
+
+    def _auth(self) -> AuthMode:
+        text = self._text("auth") or ("backend_services" if self.connection.login else "none")
+        if text not in get_args(AuthMode):
+            raise self._wrong("auth", "is unknown", f"Use one of {', '.join(get_args(AuthMode))}.")
+        if text != "none" and not self.connection.login:
+            raise self._wrong("login", "is empty", "Set it to the client id that the server registered.")
+        if text in ("client_secret", "basic") and not self.connection.password:
+            raise self._wrong("password", "is empty", f"The mode '{text}' needs a secret.")
+        return cast("AuthMode", text)
+
+    def _key(self) -> SigningKey:
+        text, name = self.connection.password, "password"
+        if path := self._text("private_key_file"):
+            name = "private_key_file"
+            try:
+                text = Path(path).read_text(encoding="ascii")
+            except (OSError, ValueError):
+                raise self._wrong(name, "cannot be read", "Give the path of a PEM or JWK file.") from None
+        elif variable := self._text("private_key_env"):
+            name = "private_key_env"
+            text = self.environ.get(variable, "")
+        if not text:
+            raise self._wrong(
+                name,
+                "holds no private key",
+                "Put the PEM or JWK into the password, or use 'private_key_file'.",
+            )
+        place = f"connection '{self.connection.conn_id}', field '{name}'"
+        return load_signing_key(text, algorithm=self._text("algorithm"), kid=self._text("kid"), place=place)
+
+    def _profile(self) -> ServerProfile:
+        name = self._text("profile") or GENERIC.name
+        if name not in PROFILES:
+            raise self._wrong("profile", "is unknown", f"Use one of {', '.join(sorted(PROFILES))}.")
+        return PROFILES[name]
+
+    def _scopes(self) -> tuple[str, ...]:
+        value = self.connection.extra.get("scopes") or "system/*.read"
+        items = value.split() if isinstance(value, str) else value
+        if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+            raise self._wrong("scopes", "is no list of texts", "Write the scopes with spaces between them.")
+        return tuple(items)
+
+    def _headers(self) -> Mapping[str, str]:
+        value = self.connection.extra.get("headers") or {}
+        if not isinstance(value, Mapping) or not all(isinstance(item, str) for item in value.values()):
+            raise self._wrong("headers", "is no mapping of texts", 'Write it as {"Epic-Client-ID": "..."}.')
+        if any(name.lower() == "authorization" for name in value):
+            raise self._wrong("headers", "sets Authorization", "Use login, password and 'auth' instead.")
+        return MappingProxyType(dict(value))
+
+    def _text(self, name: str) -> str:
+        value = self.connection.extra.get(name)
+        if value is not None and not isinstance(value, str):
+            raise self._wrong(name, "is no text", "Write it in quotes.")
+        return (value or "").strip()
+
+    def _flag(self, name: str, *, default: bool) -> bool:
+        value: Any = self.connection.extra.get(name, default)
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        if not isinstance(value, bool):
+            raise self._wrong(name, "is neither true nor false", "Set it to true or false.")
+        return value
+
+    def _number(self, name: str, default: float, low: float, high: float) -> float:
+        value: Any = self.connection.extra.get(name, default)
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = float("nan")
+        if not low <= number <= high:
+            raise self._wrong(name, "is out of range", f"Use a number from {low:g} to {high:g}.")
+        return number
+
+    def _wrong(self, name: str, fault: str, remedy: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"The field '{name}' {fault}.", place=f"connection '{self.connection.conn_id}'", remedy=remedy
+        )
