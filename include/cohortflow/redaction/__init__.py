@@ -1,1 +1,57 @@
-"""De-identification by allow-list: PHI classes, policies, kernels."""
+"""De-identification by allow-list: PHI classes, policies, kernels.
+
+The order of use: ``load_policy``, ``plan_redaction`` (both before any data are read), ``redact``.
+Polars is imported with ``redact`` only, so that DAG files parse without it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cohortflow.redaction.keys import ProjectKey
+from cohortflow.redaction.phi import classify, classify_columns
+from cohortflow.redaction.plan import ColumnRedaction, RedactionPlan, find_subject, plan_redaction
+from cohortflow.redaction.policy import (
+    Action,
+    Generalization,
+    Override,
+    RedactionPolicy,
+    Rule,
+    Standard,
+    Treatment,
+    check_strictness,
+    load_policy,
+)
+
+if TYPE_CHECKING:
+    from cohortflow.redaction.kernel import count_rows_without_subject, redact
+
+__all__ = [
+    "Action",
+    "ColumnRedaction",
+    "Generalization",
+    "Override",
+    "ProjectKey",
+    "RedactionPlan",
+    "RedactionPolicy",
+    "Rule",
+    "Standard",
+    "Treatment",
+    "check_strictness",
+    "classify",
+    "classify_columns",
+    "count_rows_without_subject",
+    "find_subject",
+    "load_policy",
+    "plan_redaction",
+    "redact",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - what a module's attribute is
+    if name in {"count_rows_without_subject", "redact"}:
+        from cohortflow.redaction import kernel
+
+        return getattr(kernel, name)
+    msg = f"module '{__name__}' has no attribute '{name}'"
+    raise AttributeError(msg)

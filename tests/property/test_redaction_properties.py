@@ -1,0 +1,162 @@
+"""What redaction promises for every table."""
+
+import datetime as dt
+
+import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cohortflow.model import Catalog, Column, ColumnType
+from cohortflow.redaction import ProjectKey, classify, load_policy, plan_redaction, redact
+from cohortflow.redaction.phi import split_path
+
+STRING, DATE, DATETIME = ColumnType.STRING, ColumnType.DATE, ColumnType.DATETIME
+KEY = ProjectKey.from_text("8f1d0a6b7c3e52944be0d7f3a1c86e5f02b94d7a6c1e8f30d5a27b4c9e6f1083")
+OTHER = ProjectKey.from_text("1c3f8a0d5e72b6944fd1a83b6e0c97520ab5e84d73f1926c0e8d5b7a4f3c6291")
+AS_OF = dt.date(2026, 6, 30)
+FLOOR = dt.date(1936, 1, 1)
+POLICIES = {name: load_policy(Catalog.default(), name) for name in Catalog.default().names("redaction")}
+COLUMNS = (
+    Column("encounter_id", STRING, ("Encounter.id",), target="Encounter"),
+    Column(
+        "patient_id",
+        STRING,
+        ("Encounter.subject.reference",),
+        tags={"cohortflow/role": "subject"},
+        target="Patient",
+    ),
+    Column("status", STRING, ("Encounter.status",)),
+    Column("started_at", DATETIME, ("Encounter.period.start",)),
+    Column("ended_on", DATE, ("Encounter.period.end",)),
+    Column("reason", STRING, ("Encounter.reasonCode.text",)),
+)
+SCHEMA = {
+    "encounter_id": pl.String,
+    "patient_id": pl.String,
+    "status": pl.String,
+    "started_at": pl.Datetime("us", "UTC"),
+    "ended_on": pl.Date,
+    "reason": pl.String,
+}
+
+ids = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=64)
+moments = st.datetimes(dt.datetime(1940, 1, 1), dt.datetime(2025, 12, 31), timezones=st.just(dt.UTC))  # noqa: DTZ001 - Hypothesis adds the zone
+rows = st.fixed_dictionaries(
+    {
+        "encounter_id": ids,
+        "patient_id": st.sampled_from(["a", "b", "c", "Ä-4", "5" * 64]),
+        "status": st.sampled_from(["finished", "planned"]),
+        "started_at": st.none() | moments,
+        "ended_on": st.none() | st.dates(dt.date(1940, 1, 1), dt.date(2025, 12, 31)),
+        "reason": st.text(max_size=5),
+    }
+)
+tables = st.lists(rows, min_size=1, max_size=12).map(lambda items: pl.DataFrame(items, schema=SCHEMA))
+policies = st.sampled_from(sorted(POLICIES))
+
+
+def apply(frame, name="shifted_dates", key=KEY):
+    plan = plan_redaction("encounter", COLUMNS, POLICIES[name])
+    return redact(frame.lazy(), plan, key, as_of=AS_OF).collect()
+
+
+@given(tables, policies)
+def test_rows_are_kept_and_columns_are_never_added(frame, name):
+    redacted = apply(frame, name)
+    plan = plan_redaction("encounter", COLUMNS, POLICIES[name])
+    assert redacted.height == frame.height
+    assert redacted.columns == [column.name for column in plan.output_columns]
+    assert set(redacted.columns) <= set(plan.known_columns)
+    assert "reason" not in redacted.columns
+
+
+@given(tables, policies, st.randoms(use_true_random=False))
+def test_the_result_does_not_depend_on_row_order_or_partition(frame, name, random):
+    order = list(range(frame.height))
+    random.shuffle(order)
+    cut = random.randint(0, frame.height)
+    shuffled = frame[order]
+    parts = [apply(part, name) for part in (shuffled.head(cut), shuffled.tail(frame.height - cut))]
+    assert pl.concat(parts).equals(apply(frame, name)[order])
+
+
+@given(tables, policies)
+def test_an_id_has_one_pseudonym_in_every_table(frame, name):
+    patients = frame.select("patient_id").unique(maintain_order=True)
+    column = Column("id", STRING, ("Patient.id",), target="Patient")
+    plan = plan_redaction("patient", [column], POLICIES[name])
+    redacted = redact(patients.rename({"patient_id": "id"}).lazy(), plan, KEY, as_of=AS_OF).collect()
+    table = dict(zip(patients["patient_id"], redacted["id"], strict=True))
+    assert apply(frame, name)["patient_id"].to_list() == [table[patient] for patient in frame["patient_id"]]
+
+
+@given(tables, policies)
+def test_different_ids_have_different_pseudonyms(frame, name):
+    assert apply(frame, name)["encounter_id"].n_unique() == frame["encounter_id"].n_unique()
+
+
+@given(tables, policies)
+def test_the_pseudonyms_of_two_projects_do_not_match(frame, name):
+    mine, theirs = apply(frame, name), apply(frame, name, OTHER)
+    for column in ("patient_id", "encounter_id"):
+        assert set(mine[column]).isdisjoint(theirs[column])
+        assert set(mine[column]).isdisjoint(frame[column])
+
+
+@given(tables)
+def test_a_shift_keeps_intervals_within_a_patient(frame):
+    redacted = apply(frame)
+    moved = pl.concat(
+        [
+            pl.DataFrame(
+                {
+                    "patient": frame["patient_id"],
+                    "days": (redacted[name].cast(pl.Date) - frame[name].cast(pl.Date)).dt.total_days(),
+                }
+            )
+            for name in ("started_at", "ended_on")
+        ]
+    ).drop_nulls()
+    assert moved.group_by("patient").agg(pl.col("days").n_unique())["days"].to_list() == [1] * (
+        moved["patient"].n_unique()
+    )
+    assert moved.filter((pl.col("days") == 0) | (pl.col("days").abs() > 365)).is_empty()
+    unmoved = frame["started_at"].dt.time().equals(redacted["started_at"].dt.time())
+    assert unmoved
+
+
+@given(ids, st.integers(1, 3650))
+def test_the_column_and_the_single_value_agree(patient, window):
+    policy = POLICIES["shifted_dates"].model_copy(update={"shift_days": window})
+    plan = plan_redaction("encounter", COLUMNS, policy)
+    day = dt.date(2000, 1, 1)
+    frame = pl.DataFrame([{"patient_id": patient, "ended_on": day}], schema=SCHEMA)
+    redacted = redact(frame.lazy(), plan, KEY, as_of=AS_OF).collect()
+    assert redacted["patient_id"].item() == KEY.pseudonym("Patient", patient)
+    assert redacted["ended_on"].item() == day + dt.timedelta(days=KEY.shift_days(patient, window))
+
+
+@given(st.dates(dt.date(1850, 1, 1), AS_OF), st.sampled_from(["safe_harbor", "shifted_dates"]))
+def test_no_date_tells_an_age_over_89(day, name):
+    frame = pl.DataFrame([{"patient_id": "a", "ended_on": day}], schema=SCHEMA)
+    found = apply(frame, name).to_series(-1).item()
+    assert (found if isinstance(found, int) else found.year) >= FLOOR.year
+
+
+@given(tables, policies)
+def test_planning_is_deterministic_and_ignores_the_order_of_columns(frame, name):
+    plan = plan_redaction("encounter", COLUMNS, POLICIES[name])
+    again = plan_redaction("encounter", COLUMNS[::-1], POLICIES[name])
+    assert plan == plan_redaction("encounter", COLUMNS, POLICIES[name])
+    assert {entry.column.name: entry for entry in plan.columns} == {e.column.name: e for e in again.columns}
+
+
+segments = st.text(st.characters(min_codepoint=97, max_codepoint=122), min_size=1, max_size=8)
+
+
+@given(st.lists(segments, min_size=1, max_size=5), st.lists(segments, max_size=3), segments)
+@settings(max_examples=300)
+def test_nothing_below_an_unknown_extension_is_known(above, below, url):
+    path = ".".join([*above, f"extension(http://{url}.example/a.b)", *below])
+    assert classify(path).name == "UNKNOWN"
+    assert ".".join(split_path(path)) == path

@@ -1,0 +1,72 @@
+"""Redaction and validation of the catalog's own views."""
+
+import pytest
+
+from cohortflow.fhir.views import analyze_view
+from cohortflow.model import Catalog, PhiClass
+from cohortflow.quality import bind_suite, load_suite
+from cohortflow.redaction import load_policy, plan_redaction
+
+CATALOG = Catalog.default()
+VIEWS, POLICIES = CATALOG.names("views"), CATALOG.names("redaction")
+NEVER = {PhiClass.UNKNOWN, PhiClass.DIRECT_IDENTIFIER, PhiClass.FREE_TEXT}
+
+
+def plan(view, policy):
+    return plan_redaction(
+        view, analyze_view(CATALOG.load("views", view)).columns, load_policy(CATALOG, policy)
+    )
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_column_of_the_views_is_known(view):
+    unknown = [
+        entry.column.name
+        for entry in plan(view, "safe_harbor").columns
+        if entry.column.phi is PhiClass.UNKNOWN
+    ]
+    assert unknown == []
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("view", VIEWS)
+def test_nothing_that_identifies_by_itself_is_left(view, policy):
+    planned = plan(view, policy)
+    assert planned.subject == "patient_id"
+    left = {entry.column.name for entry in planned.columns if entry.output and entry.column.phi in NEVER}
+    assert left == set()
+    hashed = {
+        entry.column.name
+        for entry in planned.columns
+        if entry.column.phi is PhiClass.REFERENCE and entry.kind
+    }
+    assert {name for name in hashed if name.endswith("_id")} == hashed
+    assert "patient_id" in hashed
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_ids_of_patients_and_encounters_are_of_one_kind_in_all_views(view):
+    kinds = {entry.column.name: entry.kind for entry in plan(view, "safe_harbor").columns}
+    assert kinds["patient_id"] == "Patient"
+    assert kinds.get("encounter_id", "Encounter") == "Encounter"
+
+
+def test_no_column_is_lost_for_want_of_a_type():
+    lost = [
+        (view, entry.column.name)
+        for policy in POLICIES
+        for view in VIEWS
+        for entry in plan(view, policy).columns
+        if " needs type " in entry.reason or "different treatments" in entry.reason
+    ]
+    assert lost == []
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_suite_of_a_view_fits_its_dataset_under_every_policy(view, policy):
+    planned = plan(view, policy)
+    columns = [column.name for column in planned.output_columns]
+    bound = bind_suite(load_suite(CATALOG, view), columns, known=planned.known_columns)
+    applicable = sum(not missing for missing in bound.missing)
+    assert applicable > len(bound.missing) / 2
