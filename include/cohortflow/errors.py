@@ -86,7 +86,7 @@ class CohortflowError(Exception):
         return f"{text}\n  -> {self.remedy}" if self.remedy else text
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.message, self.remedy, self.place)
+        return _rebuild, (type(self), self.message, self.remedy, self.place), vars(self)
 
 
 def _rebuild(kind: type[CohortflowError], message: str, remedy: str, place: str) -> CohortflowError:

@@ -48,12 +48,13 @@ class Catalog:
         Raises:
             CatalogError: There is no such entry; the remedy names the nearest one.
         """
-        for suffix in _SUFFIXES:
-            path = self.root / kind / f"{name}{suffix}"
-            if path.is_file():
-                return path
-        near = difflib.get_close_matches(name, self.names(kind), n=1)
-        hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(self.names(kind)) or 'none'}."
+        known = self.names(kind)
+        if name in known:  # and nothing outside the folder, such as '../secret'
+            return next(
+                path for suffix in _SUFFIXES if (path := self.root / kind / f"{name}{suffix}").is_file()
+            )
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(known) or 'none'}."
         raise CatalogError(
             f"No entry '{name}' in the catalog's {kind}.", remedy=hint, place=str(self.root / kind)
         )

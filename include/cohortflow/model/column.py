@@ -31,7 +31,7 @@ class PhiClass(IntEnum):
     FREE_TEXT = 7
     """Text that a person or a local system wrote: may hold anything."""
     REFERENCE = 8
-    """The id of a resource or a reference to one, (R): unique, linkable, without a meaning of its own."""
+    """The id of a resource or a reference to one, (R): unique and linkable, meaningless by itself."""
     DIRECT_IDENTIFIER = 9
     """Name, address line, phone, e-mail, record or device number, URL, photo, (A), (D)-(R)."""
     UNKNOWN = 10

@@ -1,0 +1,227 @@
+"""Datasets: partitioned Delta tables, one atomic commit per landing."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from cohortflow.errors import CommitConflictError, LakeError, StaleWriteError, StoreUnavailableError
+from cohortflow.model import DatasetRef, hash_schema
+
+if TYPE_CHECKING:
+    from cohortflow.lake.store import Store
+
+__all__ = ["INTERVAL_COLUMN", "Landing", "LandingOutcome", "land_dataset"]
+
+INTERVAL_COLUMN = "data_interval"
+"""First partition column of every dataset: the key of the run's data interval."""
+
+_ATTEMPTS = 10
+_METADATA_KEY = "cohortflow"
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """What to commit and under which identity.
+
+    Attributes:
+        name: Dataset name.
+        path: Table folder below the store.
+        application: Identity of the writer, the study and its variant.
+        interval: Key of the data interval whose rows are replaced.
+        transaction_time: The source's time of the data; older data never replace newer.
+        content: Digest of everything that decides the rows; with an equal transaction time it is not
+            written twice.
+        partition_by: Columns to partition by, after the interval.
+        description: For the table's metadata.
+        metadata: JSON-ready facts for the commit, without patient data.
+    """
+
+    name: str
+    path: str
+    application: str
+    interval: str
+    transaction_time: datetime
+    content: str
+    partition_by: tuple[str, ...] = ()
+    description: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def app_id(self) -> str:
+        """Identity of the Delta application transaction."""
+        return f"{self.application}/{self.interval}"
+
+    @property
+    def app_version(self) -> int:
+        """Version of the application transaction: the transaction time in milliseconds."""
+        return int(self.transaction_time.timestamp() * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class LandingOutcome:
+    """The dataset after a landing.
+
+    Attributes:
+        dataset: Reference with the rows of this interval and the commit version.
+        committed: False where the same content had landed before.
+    """
+
+    dataset: DatasetRef
+    committed: bool
+
+
+def land_dataset(
+    frame: pl.LazyFrame,
+    landing: Landing,
+    store: Store,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> LandingOutcome:
+    """Replace the rows of one interval in one commit; the other intervals stay as they are.
+
+    Rows are streamed, so a frame larger than memory can land. Of two writers of one interval the
+    slower repeats its commit on top of the faster one's.
+
+    Raises:
+        StaleWriteError: Newer data of this interval are already there.
+        CommitConflictError: Other writers kept winning.
+        LakeError: The columns' types do not fit the table.
+        StoreUnavailableError: The object store failed.
+    """
+    frame = frame.with_columns(pl.lit(landing.interval).alias(INTERVAL_COLUMN))
+    schema = frame.collect_schema()
+    uri = store.child(landing.path)
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            sleep(random.uniform(0.05, 0.2 * 2 ** min(attempt, 6)))  # noqa: S311  # jitter, not a secret
+        table = _open_table(uri, store)
+        if table is not None:
+            landed = _find_landed(table, landing, schema)
+            if landed is not None:
+                return LandingOutcome(landed, committed=False)
+            _check_schema(table, schema, uri)
+        try:
+            write_deltalake(
+                table if table is not None else uri,
+                frame.collect_batches(lazy=True, maintain_order=False),
+                partition_by=[INTERVAL_COLUMN, *landing.partition_by],
+                mode="overwrite",
+                schema_mode="merge",
+                predicate=f"{INTERVAL_COLUMN} = '{landing.interval}'",
+                name=landing.name,
+                description=landing.description or None,
+                storage_options=_options(store),
+                commit_properties=CommitProperties(
+                    custom_metadata={_METADATA_KEY: {**landing.metadata, **_identity(landing)}},
+                    max_commit_retries=0,
+                    app_transactions=[Transaction(landing.app_id, landing.app_version)],
+                ),
+            )
+        except CommitFailedError:
+            continue
+        except (DeltaError, OSError) as error:
+            # "from None": Arrow quotes the offending value in its cast errors.
+            raise _failure(error, uri) from None
+        return LandingOutcome(_describe(uri, store, landing, schema), committed=True)
+    raise CommitConflictError(
+        f"Other writers won the commit {_ATTEMPTS} times.",
+        place=uri,
+        remedy="Run the task again; if it persists, limit the runs of this study that are active at once.",
+    )
+
+
+def _identity(landing: Landing) -> dict[str, Any]:
+    return {
+        "application": landing.application,
+        "interval": landing.interval,
+        "content": landing.content,
+        "transaction_time": landing.transaction_time.isoformat(),
+    }
+
+
+def _open_table(uri: str, store: Store) -> DeltaTable | None:
+    try:
+        return DeltaTable(uri, storage_options=_options(store))
+    except TableNotFoundError:
+        return None
+    except (DeltaError, OSError) as error:
+        raise _failure(error, uri) from None
+
+
+def _find_landed(table: DeltaTable, landing: Landing, schema: pl.Schema) -> DatasetRef | None:
+    """Return the dataset where this very landing is the interval's latest; refuse to go back in time.
+
+    Equal content of a later export is committed again: the commit moves the interval's transaction
+    time, which is what keeps exports between the two out.
+    """
+    landed_version = table.transaction_version(landing.app_id)
+    if landed_version is None or landed_version < landing.app_version:
+        return None
+    if landed_version > landing.app_version:
+        raise StaleWriteError(
+            f"Interval {landing.interval} already holds data of a later transaction time.",
+            place=table.table_uri,
+            remedy="Nothing to do, unless the newer landing was wrong: then export again and re-run.",
+        )
+    for commit in table.history():
+        facts = commit.get(_METADATA_KEY) or {}
+        if facts.get("application") == landing.application and facts.get("interval") == landing.interval:
+            if facts.get("content") != landing.content:
+                return None
+            return _reference(table, landing, schema, int(commit["version"]))
+    return None
+
+
+def _check_schema(table: DeltaTable, schema: pl.Schema, uri: str) -> None:
+    """Refuse a changed type before any row is written; new columns are added."""
+    present = pl.scan_delta(table).collect_schema()
+    changed = [name for name, dtype in schema.items() if name in present and present[name] != dtype]
+    if changed:
+        raise LakeError(
+            f"The type of {', '.join(changed)} differs from the published dataset's.",
+            place=uri,
+            remedy="Give the changed column a new name in its view, or publish under a new study name.",
+        )
+
+
+def _describe(uri: str, store: Store, landing: Landing, schema: pl.Schema) -> DatasetRef:
+    table = DeltaTable(uri, storage_options=_options(store))
+    for commit in table.history():
+        facts = commit.get(_METADATA_KEY) or {}
+        if facts.get("application") == landing.application and facts.get("interval") == landing.interval:
+            return _reference(table, landing, schema, int(commit["version"]))
+    raise LakeError("The commit is not in the table's history.", place=uri, remedy="Run the task again.")
+
+
+def _reference(table: DeltaTable, landing: Landing, schema: pl.Schema, version: int) -> DatasetRef:
+    actions = pl.DataFrame(table.get_add_actions(flatten=True))
+    mine = actions.filter(pl.col(f"partition.{INTERVAL_COLUMN}") == landing.interval)
+    rows = int(mine["num_records"].sum())
+    return DatasetRef(landing.name, table.table_uri.rstrip("/"), rows, hash_schema(schema), version)
+
+
+def _options(store: Store) -> dict[str, str] | None:
+    return dict(store.options) or None
+
+
+def _failure(error: Exception, uri: str) -> LakeError:
+    if isinstance(error, OSError):
+        return StoreUnavailableError(
+            f"The object store failed during a commit ({type(error).__name__}).",
+            place=uri,
+            remedy="Nothing was published. Check the endpoint and run the task again.",
+        )
+    return LakeError(
+        f"The dataset could not be written ({type(error).__name__}).",
+        place=uri,
+        remedy="Nothing was published. Compare the view's columns with the table's schema.",
+    )
