@@ -1,0 +1,69 @@
+"""The cohortflow command."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from cohortflow import __version__
+from cohortflow.cli import lake, sandbox, schema, study, synth
+from cohortflow.cli.console import stderr
+from cohortflow.errors import CohortflowError
+
+__all__ = ["app", "run"]
+
+cli = typer.Typer(
+    help="Research datasets from hospital systems.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+cli.add_typer(study.app, name="study")
+cli.add_typer(sandbox.app, name="sandbox")
+cli.add_typer(lake.app, name="lake")
+cli.add_typer(schema.app, name="schema")
+cli.command("synth")(synth.synth)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@cli.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
+) -> None:
+    """Research datasets from hospital systems."""
+    del version  # its callback has answered
+
+
+def app() -> None:
+    """Run the command; errors raised on purpose become a message and an exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command with arguments; return 0 (ok), 1 (failed) or 2 (bad input)."""
+    try:
+        result = cli(arguments, standalone_mode=False)
+    except CohortflowError as error:
+        stderr.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        return error.exit_code
+    except typer.Exit as error:
+        return int(error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        stderr.print("[bold red]interrupted[/]")
+        return 130
+    except Exception as error:
+        # Typer's own usage errors know how to show themselves.
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        return 2
+    return int(result or 0)

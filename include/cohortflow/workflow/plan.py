@@ -1,0 +1,233 @@
+"""Plans: one study in one environment, compiled to a checked graph of steps.
+
+Compiling reads the study, its template, the environment and the catalog, and nothing else: no
+network, no data, no Polars. What is wrong is found here, before anything starts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from cohortflow import __version__
+from cohortflow.errors import PolicyError, StudyError
+from cohortflow.model import Catalog
+from cohortflow.redaction.policy import RedactionPolicy, check_strictness, load_policy
+from cohortflow.workflow.datasets import COHORT_DATASET, DatasetPlan, plan_datasets
+from cohortflow.workflow.document import nearest
+from cohortflow.workflow.environment import Environment, load_environment
+from cohortflow.workflow.spec import WorkflowSpec
+from cohortflow.workflow.study import LoadedStudy, Project
+
+__all__ = ["Plan", "Step", "StepKind", "check_safety", "compile_plan"]
+
+
+class StepKind(StrEnum):
+    """What a step does, in the order of the pipeline."""
+
+    EXTRACT = "extract"
+    TRANSFORM = "transform"
+    SELECT = "select_cohort"
+    MAP = "map"
+    REDACT = "redact"
+    VALIDATE = "validate"
+    LAND = "land"
+    RELEASE = "release"
+    CLEAN = "clean"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A node of the graph.
+
+    Attributes:
+        kind: What it does.
+        view: The dataset that it works on; empty for steps over all of them.
+        needs: Ids of the steps that come before it.
+    """
+
+    kind: StepKind
+    view: str = ""
+    needs: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Id, unique in a plan: ``redact.condition``."""
+        return f"{self.kind}.{self.view}" if self.view else str(self.kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A compiled study.
+
+    Attributes:
+        study: The study's name.
+        variant: Empty for the study's own parameters; otherwise eight hex digits of the changed ones,
+            so that a trial run never replaces the study's datasets.
+        title: One line.
+        environment: Where it runs.
+        parameters: All parameters' values.
+        spec: The filled workflow.
+        policy: How datasets are de-identified.
+        datasets: Per view, its columns through every step.
+        steps: The graph in an order that respects ``needs``.
+        digest: SHA-256 of everything that decides the rows, except the data.
+    """
+
+    study: str
+    variant: str
+    title: str
+    environment: Environment
+    parameters: Mapping[str, Any]
+    spec: WorkflowSpec
+    policy: RedactionPolicy
+    datasets: Mapping[str, DatasetPlan]
+    steps: tuple[Step, ...]
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """The study's name with its variant: the identity of its datasets."""
+        return f"{self.study}~{self.variant}" if self.variant else self.study
+
+    def step(self, step_id: str) -> Step:
+        """Return a step by id."""
+        return next(step for step in self.steps if step.id == step_id)
+
+
+def compile_plan(
+    study: LoadedStudy,
+    environment: str,
+    project: Project,
+    overrides: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Compile a study.
+
+    Args:
+        study: The study.
+        environment: Name of the environment.
+        project: Where catalog and templates are.
+        overrides: Parameters that this run changes.
+
+    Raises:
+        StudyError: The study, its template or its parameters are wrong.
+        CatalogError: The catalog lacks what they name.
+        ViewError: A view is wrong.
+        PolicyError: The redaction is weaker than the environment allows, or a column's is wrong.
+        UnknownEnvironmentError: There is no such environment.
+    """
+    catalog = project.catalog
+    bound = load_environment(environment, catalog)
+    base = study.resolve()
+    parameters = study.resolve(overrides)
+    spec = study.template.fill(parameters)
+    _check_names(spec, study, catalog)
+    policy = load_policy(catalog, spec.redaction.policy or bound.redaction)
+    check_strictness(policy, bound.weakest_redaction, environment=environment)
+    datasets, sources = plan_datasets(spec, policy, catalog, study.template.document.path)
+    published = spec.views if spec.cohort is None else (COHORT_DATASET, *spec.views)
+    steps = _build_steps(spec, published)
+    check_safety(steps)
+    return Plan(
+        study=study.model.study,
+        variant="" if parameters == base else _digest(parameters)[:8],
+        title=study.model.title,
+        environment=bound,
+        parameters=parameters,
+        spec=spec,
+        policy=policy,
+        datasets=datasets,
+        steps=steps,
+        digest=_digest(
+            {
+                "version": __version__,
+                "study": study.model.study,
+                "environment": bound.model_dump(mode="json"),
+                "policy": policy.model_dump(mode="json"),
+                "spec": spec.model_dump(mode="json"),
+                "catalog": sources,
+            }
+        ),
+    )
+
+
+def _check_names(spec: WorkflowSpec, study: LoadedStudy, catalog: Catalog) -> None:
+    """Refuse settings for views that the catalog does not have.
+
+    Settings for views that this study leaves out are fine: its template may serve others.
+    """
+    places: dict[str, Mapping[str, Any]] = {
+        "maps": spec.maps,
+        "partition_by": spec.partition_by,
+        "redaction.overrides": spec.redaction.overrides,
+        "quality.expectations": spec.quality.expectations,
+    }
+    known = [COHORT_DATASET, *catalog.names("views")]
+    document = study.template.document
+    for place, settings in places.items():
+        for view in settings:
+            if view not in known:
+                raise StudyError(
+                    f"'{place}' names '{view}', which is not a view of the catalog.",
+                    place=document.place(("workflow", *place.split("."), view)),
+                    remedy=nearest(view, known, "view"),
+                )
+
+
+def _build_steps(spec: WorkflowSpec, published: tuple[str, ...]) -> tuple[Step, ...]:
+    steps = [Step(StepKind.EXTRACT), Step(StepKind.TRANSFORM, needs=("extract",))]
+    if spec.cohort is not None:
+        steps.append(Step(StepKind.SELECT, needs=("transform",)))
+    shared = steps[-1].id
+    validated = []
+    for view in published:
+        last = shared
+        kinds = [StepKind.MAP] if spec.maps.get(view) else []
+        for kind in (*kinds, StepKind.REDACT, StepKind.VALIDATE):
+            step = Step(kind, view, (last,))
+            steps.append(step)
+            last = step.id
+        validated.append(last)
+    # Every dataset must be valid before the first one lands.
+    landed = [Step(StepKind.LAND, view, tuple(validated)) for view in published]
+    steps.extend(landed)
+    steps.append(Step(StepKind.RELEASE, needs=tuple(step.id for step in landed)))
+    steps.append(Step(StepKind.CLEAN, needs=("release",)))
+    return tuple(steps)
+
+
+def check_safety(steps: tuple[Step, ...]) -> None:
+    """Check that nothing is published that was not redacted and validated.
+
+    Raises:
+        PolicyError: A landing does not come after the redaction and the validation of its dataset.
+    """
+    by_id = {step.id: step for step in steps}
+
+    def upstream(step_id: str, seen: set[str]) -> set[str]:
+        for needed in by_id[step_id].needs:
+            if needed not in seen:
+                seen.add(needed)
+                upstream(needed, seen)
+        return seen
+
+    for step in steps:
+        if step.kind is not StepKind.LAND:
+            continue
+        before = upstream(step.id, set())
+        for kind in (StepKind.REDACT, StepKind.VALIDATE):
+            if f"{kind}.{step.view}" not in before:
+                raise PolicyError(
+                    f"The plan lands '{step.view}' without '{kind}' before it.",
+                    place=step.id,
+                    remedy="Put the landing downstream of redaction and validation.",
+                )
+
+
+def _digest(value: Any) -> str:  # noqa: ANN401  # any JSON-ready value
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,42 @@
+"""Land: publish a dataset by one atomic commit."""
+
+from __future__ import annotations
+
+import hashlib
+
+from cohortflow import __version__
+from cohortflow.engine import read_table
+from cohortflow.lake import Landing, land_dataset
+from cohortflow.workflow.run import Run, StepResult
+from cohortflow.workflow.steps.extract import load_extraction
+from cohortflow.workflow.steps.redact import STEP as REDACT
+
+__all__ = ["land_view"]
+
+
+def land_view(run: Run, view: str) -> StepResult:
+    """Replace this interval's rows of a published dataset, and nothing else."""
+    extraction = load_extraction(run)
+    content = hashlib.sha256(f"{run.plan.digest}:{extraction.digest}:{run.key.fingerprint}".encode())
+    outcome = land_dataset(
+        read_table(run.output_path(REDACT, view), run.work),
+        Landing(
+            name=view,
+            path=view,
+            application=f"cohortflow/{run.plan.name}",
+            interval=run.interval.key,
+            transaction_time=extraction.transaction_time,
+            content=content.hexdigest(),
+            partition_by=run.plan.datasets[view].partition_by,
+            description=f"{run.plan.title}: {view}",
+            metadata={
+                "study": run.plan.study,
+                "environment": run.plan.environment.environment,
+                "policy": run.plan.policy.name,
+                "plan": run.plan.digest,
+                "cohortflow": __version__,
+            },
+        ),
+        run.datasets,
+    )
+    return StepResult((outcome.dataset,), {"committed": outcome.committed})

@@ -1,0 +1,161 @@
+"""The main job end to end: synthetic patients, a sandbox EHR, S3, Airflow, a published dataset."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from stack import BIN, PROJECT, AirflowHome, Process, ProcessGroup, start_s3, start_sandbox
+
+HOME = PROJECT / ".cohortflow" / "demo"
+STUDY = "diabetes_nightly"
+SEED = 1
+QUESTION = "HbA1c of the cohort by administrative gender"
+QUERY = """
+SELECT p.gender, COUNT(DISTINCT o.patient_id) AS patients, COUNT(*) AS results,
+       ROUND(AVG(o.value_quantity), 2) AS mean_hba1c
+FROM observation o JOIN patient p ON p.patient_id = o.patient_id
+WHERE o.code = '4548-4' GROUP BY p.gender ORDER BY p.gender
+"""
+
+console = Console()
+
+
+def main() -> int:
+    """Run the demo; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--patients", type=int, default=200)
+    parser.add_argument("--lake", help="folder to use instead of S3")
+    options = parser.parse_args()
+    started = time.monotonic()
+    HOME.mkdir(parents=True, exist_ok=True)
+    airflow = AirflowHome(HOME / "airflow")
+    try:
+        with ProcessGroup(HOME / "log") as group:
+            environ = _start_services(group, airflow, options.patients, options.lake)
+            os.environ.update(environ)
+            _run_study(group, airflow, environ)
+            _show_result()
+    except KeyboardInterrupt:
+        console.print("[bold]interrupted[/]; every server was stopped")
+        return 130
+    except RuntimeError as error:
+        console.print(f"[bold red]error:[/] {error}", markup=True, highlight=False)
+        return 1
+    console.print(
+        f"\nDone in {time.monotonic() - started:.0f} s. `make up` starts the same with Airflow's UI."
+    )
+    return 0
+
+
+def _start_services(
+    group: ProcessGroup, airflow: AirflowHome, patients: int, lake: str | None
+) -> dict[str, str]:
+    data = HOME / f"patients-{patients}"
+    if not data.exists():
+        _say(f"making {patients} synthetic patients")
+        _call(
+            "synth",
+            [str(BIN / "cohortflow"), "synth", f"--patients={patients}", f"--seed={SEED}", f"--out={data}"],
+        )
+    environ = airflow.environ()
+    # A run by `airflow dags test` talks to no API server.
+    environ["AIRFLOW_CONN_COHORTFLOW_KEY_DEV"] = json.dumps(
+        {"conn_type": "generic", "password": airflow.secret("project-key")}
+    )
+    environ["COHORTFLOW_ENVIRONMENT"] = "dev"
+    if lake:
+        environ["AIRFLOW_VAR_COHORTFLOW_LAKE"] = str(Path(lake).absolute())
+    else:
+        _say("starting an S3 endpoint (SeaweedFS)")
+        environ["AIRFLOW_CONN_COHORTFLOW_LAKE"] = start_s3(group, HOME / "s3").connection()
+        environ["AIRFLOW_VAR_COHORTFLOW_LAKE"] = "s3://lake"
+    _say("starting the sandbox EHR")
+    sandbox = start_sandbox(group, data, HOME / "sandbox")
+    environ["AIRFLOW_CONN_FHIR_DEFAULT"] = sandbox.connection()
+    _call("prepare", [str(BIN / "cohortflow"), "lake", "prepare"], environ)
+    return environ
+
+
+def _run_study(group: ProcessGroup, airflow: AirflowHome, environ: dict[str, str]) -> None:
+    if not (airflow.folder / "airflow.db").exists():
+        _say("creating Airflow's database")
+    _wait(airflow.run(group, "migrate", "db", "migrate", environ=environ), "airflow db migrate")
+    day = datetime.now(UTC).date()
+    _say(f"running the DAG {STUDY} (airflow dags test {STUDY} {day})")
+    process = airflow.run(group, "dag", "dags", "test", STUDY, str(day), environ=environ)
+    shown = 0
+    while True:
+        running = process.running
+        lines = process.log.read_text(errors="replace").splitlines()
+        for line in lines[shown:]:
+            if " done in " in line:
+                text = line[: line.index(" done in ")].rsplit(" ", 1)[-1] + line[line.index(" done in ") :]
+                console.print(f"    {text.split(' loc=')[0].split(' [')[0]}", highlight=False, markup=False)
+        shown = len(lines)
+        if not running:
+            break
+        time.sleep(0.2)
+    _wait(process, "the DAG")
+
+
+def _show_result() -> None:
+    from cohortflow.cli.summary import print_release
+    from cohortflow.lake import open_store
+    from cohortflow.model import EnvDeployment
+    from cohortflow.workflow.steps.release import list_releases, read_release
+
+    deployment = EnvDeployment()
+    lake = deployment.variable("cohortflow_lake") or ""
+    datasets = open_store(f"{lake}/dev/datasets/{STUDY}", deployment)
+    document = read_release(datasets, list_releases(datasets)[-1])
+    console.print()
+    print_release(document)
+    _answer(document, dict(datasets.options))
+
+
+def _answer(document: dict[str, Any], options: dict[str, str]) -> None:
+    import polars as pl
+
+    from cohortflow.cli.console import print_table
+
+    interval = str(document["interval"]["start"])[:10]
+    tables = {
+        dataset["name"]: pl.scan_delta(
+            dataset["uri"], version=dataset["version"], storage_options=options or None
+        )
+        for dataset in document["datasets"]
+    }
+    frames = {name: table.filter(pl.col("data_interval") == interval) for name, table in tables.items()}
+    answer = pl.SQLContext(frames).execute(QUERY).collect()
+    print_table(QUESTION, answer.columns, answer.rows())
+
+
+def _call(name: str, command: list[str], environ: dict[str, str] | None = None) -> None:
+    result = subprocess.run(  # noqa: S603  # a command of this project
+        command, env={**os.environ, **(environ or {})}, capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        raise RuntimeError(f"{name} failed:\n{result.stdout}{result.stderr}")
+
+
+def _wait(process: Process, name: str) -> None:
+    code = process.popen.wait()
+    if code:
+        raise RuntimeError(f"{name} failed; the end of {process.log}:\n{process.tail(40)}")
+
+
+def _say(text: str) -> None:
+    console.print(f"[cyan]>[/] {text}", highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""Child processes that never outlive their parent."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import NoReturn, Self
+
+__all__ = ["Process", "ProcessGroup", "find_free_port", "wait_for_http", "wait_for_port"]
+
+_PR_SET_PDEATHSIG = 1
+_STOP_SECONDS = 15.0
+
+
+def find_free_port() -> int:
+    """Return a loopback port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(slots=True)
+class Process:
+    """A running child in a session of its own.
+
+    Attributes:
+        name: For messages.
+        popen: The process.
+        log: Its output.
+    """
+
+    name: str
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def running(self) -> bool:
+        """Whether it still runs."""
+        return self.popen.poll() is None
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Send a signal to the process and all its children."""
+        try:
+            os.killpg(self.popen.pid, number)
+        except ProcessLookupError:
+            return
+
+    def stop(self) -> None:
+        """Stop the whole group, politely at first."""
+        self.signal_group(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.popen.wait(_STOP_SECONDS)
+        # Also where the leader is gone: it may have left children behind.
+        self.signal_group(signal.SIGKILL)
+        self.popen.wait()
+
+    def tail(self, lines: int = 20) -> str:
+        """Return the end of the output."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+@dataclass(slots=True)
+class ProcessGroup:
+    """Children that are stopped, last one first, when the block ends, however it ends."""
+
+    log_folder: Path
+    processes: list[Process] = field(default_factory=list)
+    _handlers: dict[signal.Signals, object] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        self.log_folder.mkdir(parents=True, exist_ok=True)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            self._handlers[number] = signal.signal(number, _exit)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number in (signal.SIGINT, *self._handlers):
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave a server behind
+        for process in reversed(self.processes):
+            process.stop()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal returned
+
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        environ: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        user: str | None = None,
+    ) -> Process:
+        """Start a child; its output goes to ``<log_folder>/<name>.log``."""
+        log = self.log_folder / f"{name}.log"
+        with log.open("wb") as output:
+            popen = subprocess.Popen(  # noqa: S603  # fixed commands of this project
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environ or {})},
+                cwd=cwd,
+                user=user,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  # no threads are running yet
+            )
+        process = Process(name, popen, log)
+        self.processes.append(process)
+        return process
+
+
+def wait_for_http(url: str, process: Process, *, seconds: float = 60.0) -> None:
+    """Wait until a URL answers with anything.
+
+    Raises:
+        RuntimeError: The process ended or the time is over; the text holds the end of its output.
+    """
+
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(url, timeout=2):  # noqa: S310  # loopback
+                return True
+        except urllib.error.HTTPError:
+            return True
+        except OSError:
+            return False
+
+    _wait_until(answers, process, seconds)
+
+
+def wait_for_port(port: int, process: Process, *, seconds: float = 60.0) -> None:
+    """Wait until something listens on a loopback port; see ``wait_for_http``."""
+
+    def listens() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    _wait_until(listens, process, seconds)
+
+
+def _wait_until(ready: Callable[[], bool], process: Process, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if not process.running:
+            raise RuntimeError(f"{process.name} stopped at start:\n{process.tail()}")
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{process.name} did not answer within {seconds:.0f} s:\n{process.tail()}")
+        time.sleep(0.05)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end the child when its parent is killed without a chance to clean up."""
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    except (AttributeError, OSError):
+        return  # not Linux: the block's end still stops it
+
+
+def _exit(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
