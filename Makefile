@@ -46,7 +46,7 @@ check: $(READY) ## Lint, types, layers, documentation and the fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-timestamp
+	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml
 	$(BIN)/mkdocs build --quiet --strict --site-dir .cohortflow/site
 	$(BIN)/pytest -m "not integration" -n 2

@@ -15,7 +15,6 @@ from typing import Any
 from rich.console import Console
 from stack import BIN, PROJECT, AirflowHome, Process, ProcessGroup, start_s3, start_sandbox
 
-HOME = PROJECT / ".cohortflow" / "demo"
 STUDY = "diabetes_nightly"
 SEED = 1
 QUESTION = "HbA1c of the cohort by administrative gender"
@@ -34,13 +33,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--patients", type=int, default=200)
     parser.add_argument("--lake", help="folder to use instead of S3")
+    parser.add_argument("--home", type=Path, default=PROJECT / ".cohortflow" / "demo", help="where files go")
     options = parser.parse_args()
     started = time.monotonic()
-    HOME.mkdir(parents=True, exist_ok=True)
-    airflow = AirflowHome(HOME / "airflow")
+    airflow = AirflowHome(options.home / "airflow")
     try:
-        with ProcessGroup(HOME / "log") as group:
-            environ = _start_services(group, airflow, options.patients, options.lake)
+        with ProcessGroup(options.home / "log") as group:
+            environ = _start_services(group, airflow, options)
             os.environ.update(environ)
             _run_study(group, airflow, environ)
             _show_result()
@@ -56,30 +55,26 @@ def main() -> int:
     return 0
 
 
-def _start_services(
-    group: ProcessGroup, airflow: AirflowHome, patients: int, lake: str | None
-) -> dict[str, str]:
-    data = HOME / f"patients-{patients}"
+def _start_services(group: ProcessGroup, airflow: AirflowHome, options: argparse.Namespace) -> dict[str, str]:
+    home: Path = options.home
+    data = home / f"patients-{options.patients}"
     if not data.exists():
-        _say(f"making {patients} synthetic patients")
-        _call(
-            "synth",
-            [str(BIN / "cohortflow"), "synth", f"--patients={patients}", f"--seed={SEED}", f"--out={data}"],
-        )
+        _say(f"making {options.patients} synthetic patients")
+        size = [f"--patients={options.patients}", f"--seed={SEED}"]
+        _call("synth", [str(BIN / "cohortflow"), "synth", *size, f"--out={data}"])
     environ = airflow.environ()
-    # A run by `airflow dags test` talks to no API server.
     environ["AIRFLOW_CONN_COHORTFLOW_KEY_DEV"] = json.dumps(
         {"conn_type": "generic", "password": airflow.secret("project-key")}
     )
     environ["COHORTFLOW_ENVIRONMENT"] = "dev"
-    if lake:
-        environ["AIRFLOW_VAR_COHORTFLOW_LAKE"] = str(Path(lake).absolute())
+    if options.lake:
+        environ["AIRFLOW_VAR_COHORTFLOW_LAKE"] = str(Path(options.lake).absolute())
     else:
         _say("starting an S3 endpoint (SeaweedFS)")
-        environ["AIRFLOW_CONN_COHORTFLOW_LAKE"] = start_s3(group, HOME / "s3").connection()
+        environ["AIRFLOW_CONN_COHORTFLOW_LAKE"] = start_s3(group, home / "s3").connection()
         environ["AIRFLOW_VAR_COHORTFLOW_LAKE"] = "s3://lake"
     _say("starting the sandbox EHR")
-    sandbox = start_sandbox(group, data, HOME / "sandbox")
+    sandbox = start_sandbox(group, data, home / "sandbox")
     environ["AIRFLOW_CONN_FHIR_DEFAULT"] = sandbox.connection()
     _call("prepare", [str(BIN / "cohortflow"), "lake", "prepare"], environ)
     return environ

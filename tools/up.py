@@ -90,7 +90,7 @@ def stop() -> int:
 def supervise() -> int:
     """Hold the servers until SIGTERM, or until one of them ends."""
     try:
-        with ProcessGroup(HOME / "log") as group, _state_file():
+        with _state_file(), ProcessGroup(HOME / "log") as group:
             addresses = _start_servers(group)
             draft = STATE.with_suffix(".part")
             draft.write_text(json.dumps({"pid": os.getpid(), **addresses}))

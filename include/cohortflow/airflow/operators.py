@@ -102,14 +102,15 @@ class ExtractFhirBulkOperator(StudyOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the export, or go on with it."""
-        return self._carry_out(context, lambda run: self._advance(run, restarts=0))
+        return self._carry_out(context, lambda run: self._advance(run, context, restarts=0))
 
     def resume(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Go on after the trigger: download, wait on, or start an expired export anew."""
-        return self._carry_out(context, lambda run: self._advance(run, restarts=int(event["restarts"])))
+        restarts = int(event["restarts"])
+        return self._carry_out(context, lambda run: self._advance(run, context, restarts=restarts))
 
-    def _advance(self, run: Run, *, restarts: int) -> dict[str, Any]:
-        from cohortflow.workflow.steps.extract import advance_extraction
+    def _advance(self, run: Run, context: Context, *, restarts: int) -> dict[str, Any]:
+        from cohortflow.workflow.steps.extract import advance_extraction, describe_extraction
 
         try:
             waiting = guard(self.step.id, lambda: asyncio.run(advance_extraction(run)))
@@ -117,21 +118,20 @@ class ExtractFhirBulkOperator(StudyOperator):
             if restarts:
                 raise
             self.log.warning("The export has expired on the server; starting it anew.")
-            return self._advance(run, restarts=restarts + 1)
-        if waiting is None:
-            from cohortflow.workflow.steps.extract import describe_extraction
-
-            return record_step(run, self.step, lambda: describe_extraction(run)).to_dict()
-        self.log.info("The server prepares the export; waiting without a worker slot.")
-        self.defer(
-            trigger=BulkExportTrigger(
-                conn_id=run.plan.spec.source.connection,
-                raw_uri=run.raw.uri,
-                prefix=waiting.prefix,
-                restarts=restarts,
-            ),
-            method_name="resume",
-        )
+            return self._advance(run, context, restarts=restarts + 1)
+        if waiting is not None:
+            self.log.info("The server prepares the export; waiting without a worker slot.")
+            self.defer(
+                trigger=BulkExportTrigger(
+                    conn_id=run.plan.spec.source.connection,
+                    raw_uri=run.raw.uri,
+                    prefix=waiting.prefix,
+                    restarts=restarts,
+                ),
+                method_name="resume",
+            )
+        since = context["ti"].start_date
+        return record_step(run, self.step, lambda: describe_extraction(run), since=since).to_dict()
 
 
 class TransformViewsOperator(StudyOperator):
@@ -170,10 +170,29 @@ class ValidateDatasetOperator(StudyOperator):
 
 
 class LandDatasetOperator(StudyOperator):
-    """Publishes a dataset by one atomic commit."""
+    """Publishes a dataset by one atomic commit.
+
+    The asset event says which interval, version and variant landed, so that a DAG scheduled on the
+    asset can pass over trial runs.
+    """
 
     kind = StepKind.LAND
     ui_color = "#aed6f1"
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Land the dataset and describe it in the asset event."""
+
+        def land(run: Run) -> dict[str, Any]:
+            result = run_step(run, self.step)
+            for asset in self.outlets:
+                context["outlet_events"][asset].extra = {
+                    "variant": run.plan.variant,
+                    "interval": run.interval.key,
+                    **result.datasets[0].to_dict(),
+                }
+            return result.to_dict()
+
+        return self._carry_out(context, land)
 
 
 class WriteReleaseOperator(StudyOperator):

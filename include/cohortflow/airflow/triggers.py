@@ -12,12 +12,14 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from cohortflow.airflow.deployment import FixedDeployment, translate_connection
-from cohortflow.errors import SourceError
+from cohortflow.errors import LakeError, SourceError
 
 if TYPE_CHECKING:
     from cohortflow.model import Connection
 
 __all__ = ["BulkExportTrigger"]
+
+_SECONDS_BEFORE_WORKER = 5.0
 
 
 class BulkExportTrigger(BaseTrigger):
@@ -67,9 +69,11 @@ class BulkExportTrigger(BaseTrigger):
                 while isinstance(answer := await poll_once(bulk, export), InProgress):
                     self.log.info("Export in progress%s", f": {answer.percent} %" if answer.percent else "")
                     yield answer.retry_after
-            except SourceError as error:
-                # The worker polls again and meets the same error with its own retries and messages.
+            except (LakeError, SourceError) as error:
+                # The worker polls again and meets the same error with its own retries and messages;
+                # where it does not, the pause keeps the two from taking turns without end.
                 self.log.warning("The export needs a worker: %s", type(error).__name__)
+                yield _SECONDS_BEFORE_WORKER
 
 
 async def _look_up(conn_id: str) -> Connection | None:

@@ -62,8 +62,7 @@ def plan(
 ) -> None:
     """Show the steps of a study and what happens to every column."""
     compiled = _compile(study, env, param)
-    published = list(dict.fromkeys(step.view for step in compiled.steps if step.view))
-    columns = {name: compiled.datasets[name].redaction.explain() for name in published}
+    columns = {name: compiled.datasets[name].redaction.explain() for name in compiled.published}
     if json:
         steps = [{"id": step.id, "needs": step.needs} for step in compiled.steps]
         print_json(

@@ -26,6 +26,7 @@ INTERVAL_COLUMN = "data_interval"
 
 _ATTEMPTS = 10
 _METADATA_KEY = "cohortflow"
+_RECENT_COMMITS = 1000  # a landing further back is not recognized, and is repeated with equal rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +111,12 @@ def land_dataset(
                 return LandingOutcome(landed, committed=False)
             _check_schema(table, schema, uri)
         try:
-            write_deltalake(
+            write_deltalake(  # type: ignore[call-overload]  # no overload takes both modes
                 table if table is not None else uri,
                 frame.collect_batches(lazy=True, maintain_order=False),
                 partition_by=[INTERVAL_COLUMN, *landing.partition_by],
-                mode="overwrite",
+                # A table that another writer made since must not be overwritten unseen.
+                mode="error" if table is None else "overwrite",
                 schema_mode="merge",
                 predicate=f"{INTERVAL_COLUMN} = '{landing.interval}'",
                 name=landing.name,
@@ -129,6 +131,8 @@ def land_dataset(
         except CommitFailedError:
             continue
         except (DeltaError, OSError) as error:
+            if table is None and _open_table(uri, store) is not None:
+                continue
             # "from None": Arrow quotes the offending value in its cast errors.
             raise _failure(error, uri) from None
         return LandingOutcome(_describe(uri, store, landing, schema), committed=True)
@@ -172,7 +176,7 @@ def _find_landed(table: DeltaTable, landing: Landing, schema: pl.Schema) -> Data
             place=table.table_uri,
             remedy="Nothing to do, unless the newer landing was wrong: then export again and re-run.",
         )
-    for commit in table.history():
+    for commit in table.history(_RECENT_COMMITS):
         facts = commit.get(_METADATA_KEY) or {}
         if facts.get("application") == landing.application and facts.get("interval") == landing.interval:
             if facts.get("content") != landing.content:
@@ -195,7 +199,7 @@ def _check_schema(table: DeltaTable, schema: pl.Schema, uri: str) -> None:
 
 def _describe(uri: str, store: Store, landing: Landing, schema: pl.Schema) -> DatasetRef:
     table = DeltaTable(uri, storage_options=_options(store))
-    for commit in table.history():
+    for commit in table.history(_RECENT_COMMITS):
         facts = commit.get(_METADATA_KEY) or {}
         if facts.get("application") == landing.application and facts.get("interval") == landing.interval:
             return _reference(table, landing, schema, int(commit["version"]))

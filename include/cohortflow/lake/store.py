@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
@@ -31,6 +32,7 @@ __all__ = ["LAKE_CONNECTION", "Store", "open_store", "storage_errors"]
 LAKE_CONNECTION = "cohortflow_lake"
 """Connection with the credentials of an ``s3://`` lake (``conn_type: aws``)."""
 
+_PORTABLE_PATH = re.compile(r"[A-Za-z0-9/._+@~-]+")
 _RETRY_TIMEOUT_SECONDS = 60
 _REQUEST_TIMEOUT_SECONDS = 60
 _MAX_RETRIES = 8
@@ -101,16 +103,24 @@ class Store:
             except FileNotFoundError:
                 return None
 
-    def list(self, prefix: str = "") -> list[str]:
-        """Return the paths of all files below a prefix, sorted."""
+    def list(self, prefix: str = "", *, older_than: timedelta = timedelta(0)) -> list[str]:
+        """Return the paths of all files below a prefix that were last written so long ago, sorted."""
+        latest = datetime.now(UTC) - older_than
         with storage_errors(self.uri):
             return sorted(
-                str(meta["path"]) for batch in obstore.list(self._backend, prefix or None) for meta in batch
+                str(meta["path"])
+                for batch in obstore.list(self._backend, prefix or None)
+                for meta in batch
+                if not older_than or meta["last_modified"] < latest
             )
 
-    def delete(self, prefix: str, *, keep: str = "") -> int:
-        """Delete all files below a prefix, but for one; return their number."""
-        paths = [path for path in self.list(prefix) if path != keep]
+    def delete(self, prefix: str, *, keep: str = "", older_than: timedelta = timedelta(0)) -> int:
+        """Delete the files below a prefix that were last written so long ago, but for one.
+
+        Returns:
+            The number of deleted files.
+        """
+        paths = [path for path in self.list(prefix, older_than=older_than) if path != keep]
         with storage_errors(self.uri):
             if paths:
                 obstore.delete(self._backend, paths)
@@ -128,11 +138,17 @@ def open_store(uri: str, deployment: Deployment) -> Store:
             one the ``AWS_*`` environment and the machine's own role are used.
 
     Raises:
-        ConfigurationError: The scheme is not supported.
+        ConfigurationError: The scheme is not supported, or a folder's name is not.
     """
     scheme = urlsplit(uri).scheme
     if scheme in ("", "file"):
         folder = Path(uri.removeprefix("file://")).expanduser().absolute()
+        if not _PORTABLE_PATH.fullmatch(str(folder)):
+            raise ConfigurationError(
+                "The lake's path has a blank or special character, which readers of Delta trip over.",
+                place=str(folder),
+                remedy="Use a path of letters, digits and . _ - + @ ~ only.",
+            )
         with storage_errors(str(folder)):
             return Store(str(folder), _backend=LocalStore(folder, mkdir=True))
     if scheme not in ("s3", "s3a"):

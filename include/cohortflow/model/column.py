@@ -65,7 +65,7 @@ class Column:
             empty for a column that a step derived, which then states its own ``phi``.
         phi: Strictest class of the paths.
         tags: Tags of the ViewDefinition's column, name to value.
-        target: Resource type whose id the column holds (``getResourceKey``, ``getReferenceKey(T)``), or empty.
+        target: Resource type whose id the column holds (by ``getResourceKey`` and the like), or empty.
         collection: Whether the column holds a list of values.
         description: For the data dictionary.
     """

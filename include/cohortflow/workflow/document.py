@@ -79,7 +79,7 @@ class Document:
             ) from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             # A character that YAML forbids, a date that does not exist, an alias inside its own anchor.
-            reason = str(error).splitlines()[0]
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise StudyError(f"Not valid YAML: {reason}.", place=path, remedy="Mend the syntax.") from None
         if not isinstance(data, dict):
             raise StudyError("The file does not hold a mapping.", place=path, remedy="See docs/studies.md.")

@@ -90,6 +90,11 @@ class Plan:
     digest: str
 
     @property
+    def published(self) -> tuple[str, ...]:
+        """Names of the datasets that land, in their order."""
+        return tuple(step.view for step in self.steps if step.kind is StepKind.LAND)
+
+    @property
     def name(self) -> str:
         """The study's name with its variant: the identity of its datasets."""
         return f"{self.study}~{self.variant}" if self.variant else self.study
@@ -183,18 +188,16 @@ def _build_steps(spec: WorkflowSpec, published: tuple[str, ...]) -> tuple[Step, 
     if spec.cohort is not None:
         steps.append(Step(StepKind.SELECT, needs=("transform",)))
     shared = steps[-1].id
-    validated = []
     for view in published:
         last = shared
-        kinds = [StepKind.MAP] if spec.maps.get(view) else []
-        for kind in (*kinds, StepKind.REDACT, StepKind.VALIDATE):
-            step = Step(kind, view, (last,))
-            steps.append(step)
-            last = step.id
-        validated.append(last)
+        for kind in (StepKind.MAP, StepKind.REDACT) if spec.maps.get(view) else (StepKind.REDACT,):
+            steps.append(Step(kind, view, (last,)))
+            last = steps[-1].id
+    redacted = tuple(f"{StepKind.REDACT}.{view}" for view in published)
     # Every dataset must be valid before the first one lands.
-    landed = [Step(StepKind.LAND, view, tuple(validated)) for view in published]
-    steps.extend(landed)
+    validate = Step(StepKind.VALIDATE, needs=redacted)
+    landed = [Step(StepKind.LAND, view, (validate.id,)) for view in published]
+    steps.extend([validate, *landed])
     steps.append(Step(StepKind.RELEASE, needs=tuple(step.id for step in landed)))
     steps.append(Step(StepKind.CLEAN, needs=("release",)))
     return tuple(steps)
@@ -219,13 +222,19 @@ def check_safety(steps: tuple[Step, ...]) -> None:
         if step.kind is not StepKind.LAND:
             continue
         before = upstream(step.id, set())
-        for kind in (StepKind.REDACT, StepKind.VALIDATE):
-            if f"{kind}.{step.view}" not in before:
-                raise PolicyError(
-                    f"The plan lands '{step.view}' without '{kind}' before it.",
-                    place=step.id,
-                    remedy="Put the landing downstream of redaction and validation.",
-                )
+        redact = f"{StepKind.REDACT}.{step.view}"
+        gates = [needed for needed in before if by_id[needed].kind is StepKind.VALIDATE]
+        if redact not in before:
+            missing = "its redaction"
+        elif not any(redact in upstream(gate, set()) for gate in gates):
+            missing = "a validation of what was redacted"
+        else:
+            continue
+        raise PolicyError(
+            f"The plan lands '{step.view}' without {missing} before it.",
+            place=step.id,
+            remedy="Put the landing downstream of redaction and validation.",
+        )
 
 
 def _digest(value: Any) -> str:  # noqa: ANN401  # any JSON-ready value

@@ -72,11 +72,15 @@ class Run:
         return self._open(self.plan.environment.zones.raw)
 
     @cached_property
+    def study_work(self) -> Store:
+        """The zone of the intermediates of all runs of this study."""
+        return self._open(f"{self.plan.environment.zones.work}/{self.plan.name}")
+
+    @cached_property
     def work(self) -> Store:
         """The zone of this run's intermediates: patient data, removed when the run ends."""
         digest = hashlib.sha256(self.run_id.encode()).hexdigest()[:12]
-        zone = self.plan.environment.zones.work
-        return self._open(f"{zone}/{self.plan.name}/{self.interval.key}/{digest}")
+        return self._open(f"{self.plan.environment.zones.work}/{self.plan.name}/{self.interval.key}/{digest}")
 
     @cached_property
     def datasets(self) -> Store:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from cohortflow.errors import CohortflowError
@@ -34,17 +34,26 @@ def run_step(run: Run, step: Step) -> StepResult:
     return record_step(run, step, lambda: STEPS[step.kind](run, step.view))
 
 
-def record_step(run: Run, step: Step, work: Callable[[], StepResult]) -> StepResult:
-    """Carry out ``work`` as a step: time it, keep its result, withhold what errors quote."""
+def record_step(
+    run: Run, step: Step, work: Callable[[], StepResult], *, since: datetime | None = None
+) -> StepResult:
+    """Carry out ``work`` as a step: time it, keep its result, withhold what errors quote.
+
+    Args:
+        run: The run.
+        step: The step.
+        work: What to do.
+        since: When the step began, where that was before ``work``.
+    """
     from cohortflow.lake import storage_errors
 
     def work_in_lake() -> StepResult:
         with storage_errors(run.work.uri):
             return work()
 
-    start = time.monotonic()
+    start = since or datetime.now(UTC)
     result = guard(step.id, work_in_lake)
-    seconds = time.monotonic() - start
+    seconds = (datetime.now(UTC) - start).total_seconds()
     if step.kind is not StepKind.CLEAN:
         guard(step.id, lambda: run.save_result(step.id, result, seconds))
     rows = ", ".join(f"{dataset.name} {dataset.rows:,} rows" for dataset in result.datasets)

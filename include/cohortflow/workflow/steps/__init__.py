@@ -15,7 +15,7 @@ from cohortflow.workflow.steps.redact import redact_view
 from cohortflow.workflow.steps.release import write_release
 from cohortflow.workflow.steps.select import select_subjects
 from cohortflow.workflow.steps.transform import transform_views
-from cohortflow.workflow.steps.validate import validate_view
+from cohortflow.workflow.steps.validate import validate_datasets
 
 __all__ = ["STEPS"]
 
@@ -26,7 +26,7 @@ STEPS: Mapping[StepKind, Callable[[Run, str], StepResult]] = MappingProxyType(
         StepKind.SELECT: select_subjects,
         StepKind.MAP: map_view,
         StepKind.REDACT: redact_view,
-        StepKind.VALIDATE: validate_view,
+        StepKind.VALIDATE: validate_datasets,
         StepKind.LAND: land_view,
         StepKind.RELEASE: write_release,
         StepKind.CLEAN: clean_work,

@@ -70,7 +70,7 @@ def write_release(run: Run, _view: str = "") -> StepResult:
         "malformed": results.get(StepKind.TRANSFORM, {}).get("malformed", {}),
         "attrition": results.get(StepKind.SELECT, {}).get("attrition", []),
         "coverage": _by_view(results, StepKind.MAP, "coverage"),
-        "validation": _by_view(results, StepKind.VALIDATE, "validation"),
+        "validation": results.get(StepKind.VALIDATE, {}).get("validation", {}),
         "redaction": _by_view(results, StepKind.REDACT, "actions"),
         "seconds": {step: record["seconds"] for step, record in results.items()},
     }

@@ -1,0 +1,63 @@
+"""Reads the synthetic patients independently of the pipeline."""
+
+import csv
+import json
+from datetime import date, datetime
+
+
+def read_ndjson(folder, resource):
+    """Return all resources of a type."""
+    return [json.loads(line) for line in (folder / f"{resource}.ndjson").read_text().splitlines()]
+
+
+def _codes(concept):
+    return {(coding.get("system"), coding["code"]) for coding in concept.get("coding", ())}
+
+
+def _is_diabetes(concept):
+    snomed = {"44054006"}
+    return any(
+        (system.endswith("icd-10-cm") and code.startswith("E11"))
+        or (system == "http://snomed.info/sct" and code in snomed)
+        for system, code in _codes(concept)
+    )
+
+
+def truth(folder, as_of: date) -> set[str]:
+    """Return who belongs to the nightly diabetes cohort, computed row by row from the NDJSON."""
+    births = {
+        patient["id"]: date.fromisoformat(patient["birthDate"]) for patient in read_ndjson(folder, "Patient")
+    }
+
+    def subject(resource):
+        return resource["subject"]["reference"].removeprefix("Patient/")
+
+    def day(text):
+        return datetime.fromisoformat(text).date()
+
+    index: dict[str, date] = {}
+    for condition in read_ndjson(folder, "Condition"):
+        recorded = day(condition["recordedDate"])
+        if _is_diabetes(condition["code"]) and recorded < as_of:
+            patient = subject(condition)
+            index[patient] = min(index.get(patient, recorded), recorded)
+    confirmed = {
+        subject(observation)
+        for observation in read_ndjson(folder, "Observation")
+        if ("http://loinc.org", "4548-4") in _codes(observation["code"])
+        and observation["valueQuantity"]["value"] >= 6.5
+        and day(observation["effectiveDateTime"]) < as_of
+    }
+
+    def age(patient):
+        born, on = births[patient], index[patient]
+        return on.year - born.year - ((on.month, on.day) < (born.month, born.day))
+
+    return {patient for patient in index if patient in confirmed and 18 <= age(patient) <= 89}
+
+
+def read_truth(folder):
+    """Return the generator's ground truth."""
+    path = next((folder / "ground_truth").glob("patients*"))
+    with path.open() as file:
+        return list(csv.DictReader(file))

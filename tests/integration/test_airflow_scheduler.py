@@ -1,0 +1,238 @@
+"""A real Airflow on a real PostgreSQL: scheduler, triggerer, REST API, backfill."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import polars as pl
+import psycopg2
+import pytest
+from integration_data import read_ndjson
+from stack import BIN, PROJECT, AirflowHome, ProcessGroup, find_free_port, start_postgres, wait_for_http
+
+from cohortflow.sandbox import SandboxConfig, running_sandbox
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+STUDY = "small_nightly"
+STUDY_FILE = """
+study: small_nightly
+title: Small nightly cohort
+template: observational_cohort
+schedule: "0 2 * * *"
+start_date: 2026-10-01
+parameters:
+  views: [patient]
+  condition_codes: type_2_diabetes
+  lab_codes: hba1c
+  lab_minimum: 6.5
+  lab_unit: "%"
+"""
+BROKEN_FILE = STUDY_FILE.replace("small_nightly", "broken_nightly").replace("lab_unit:", "lab_unti:")
+
+
+def run_airflow(environ, *arguments):
+    """Run an ``airflow`` command."""
+    command = [str(BIN / "airflow"), *arguments]
+    result = subprocess.run(
+        command, env={**os.environ, **environ}, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+class Airflow:
+    """A running Airflow, seen through its REST API."""
+
+    def __init__(self, url, environ, site, database, folder):
+        self.environ, self.site, self.database, self.folder = environ, site, database, folder
+        token = httpx.post(f"{url}/auth/token", json={"username": "admin", "password": "admin"}).json()
+        headers = {"Authorization": f"Bearer {token['access_token']}"}
+        self.http = httpx.Client(base_url=f"{url}/api/v2", headers=headers, timeout=30)
+
+    def get(self, path, **params):
+        return self.http.get(path, params=params).raise_for_status().json()
+
+    def wait_for_runs(self, count, seconds=600):
+        """Wait until there are ``count`` runs and all of them ended; return their states."""
+        deadline = time.monotonic() + seconds
+        while True:
+            runs = self.get(f"/dags/{STUDY}/dagRuns", limit=100)["dag_runs"]
+            if len(runs) >= count and all(run["state"] in {"success", "failed"} for run in runs):
+                return [run["state"] for run in runs]
+            assert time.monotonic() < deadline, runs
+            time.sleep(0.5)
+
+    def command(self, *arguments):
+        run_airflow(self.environ, *arguments)
+
+    def counts(self, variant=""):
+        """Return the rows of each interval in each dataset."""
+        root = Path(self.site.lake) / "dev" / "datasets" / f"{STUDY}{variant}"
+        return {
+            view: dict(
+                pl.scan_delta(str(root / view))
+                .group_by("data_interval")
+                .len()
+                .sort("data_interval")
+                .collect()
+                .iter_rows()
+            )
+            for view in ("cohort", "patient")
+        }
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project with a small study and a broken one."""
+    root = tmp_path_factory.mktemp("project")
+    (root / "include").symlink_to(PROJECT / "include")
+    (root / "templates").symlink_to(PROJECT / "templates")
+    shutil.copytree(PROJECT / "plugins", root / "plugins")
+    (root / "dags" / "studies").mkdir(parents=True)
+    for file in (PROJECT / "dags").glob("*.py"):
+        shutil.copy(file, root / "dags")
+    (root / "dags" / "studies" / f"{STUDY}.yaml").write_text(STUDY_FILE)
+    (root / "dags" / "studies" / "broken_nightly.yaml").write_text(BROKEN_FILE)
+    return root
+
+
+@pytest.fixture(scope="module")
+def airflow(project, patients, tmp_path_factory, make_site):
+    folder = tmp_path_factory.mktemp("airflow")
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as postgres,
+        running_sandbox(SandboxConfig(data=patients, export_seconds=2.0)) as sandbox,
+        ProcessGroup(folder / "log") as group,
+    ):
+        Path(postgres).chmod(0o711)
+        database = start_postgres(group, Path(postgres) / "server")
+        site = make_site(sandbox, str(folder / "lake"), folder)
+        port = find_free_port()
+        home = AirflowHome(folder / "home", database, project)
+        passwords = folder / "passwords.json"
+        passwords.write_text(json.dumps({"admin": "admin"}))
+        environ = {
+            **home.environ(port=port),
+            **site.environ,
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+            "COHORTFLOW_ENVIRONMENT": "dev",
+        }
+        run_airflow(environ, "db", "migrate")
+        pools = folder / "pools.json"
+        pools.write_text(
+            json.dumps(
+                {"cohortflow_exports": {"slots": 2, "description": "exports", "include_deferred": True}}
+            )
+        )
+        run_airflow(environ, "pools", "import", str(pools))
+        process = home.run(group, "airflow", "standalone", environ=environ)
+        url = f"http://127.0.0.1:{port}"
+        wait_for_http(f"{url}/api/v2/monitor/health", process, seconds=180)
+        server = Airflow(url, environ, site, database, folder)
+        deadline = time.monotonic() + 120
+        while not server.http.get(f"/dags/{STUDY}").is_success:
+            assert time.monotonic() < deadline, process.tail(60)
+            time.sleep(0.5)
+        server.http.patch(f"/dags/{STUDY}", json={"is_paused": False}).raise_for_status()
+        yield server
+
+
+def test_backfill_covers_each_day_once_and_repeats_without_change(airflow):
+    # Unpausing starts the run of the last complete interval.
+    airflow.wait_for_runs(1)
+    latest = set(airflow.counts()["cohort"])
+    options = ("--dag-id", STUDY, "--from-date", "2026-10-20", "--to-date", "2026-10-24T23:59:59")
+    airflow.command("backfill", "create", *options, "--max-active-runs", "2")
+    assert set(airflow.wait_for_runs(6)) == {"success"}
+    first = airflow.counts()
+    days = {f"2026-10-{day}" for day in range(20, 25)}
+    for view, counts in first.items():
+        assert set(counts) == days | latest, view
+        assert all(counts.values()), view
+
+    def backfills_end():
+        listed = airflow.get("/backfills", dag_id=STUDY)["backfills"]
+        return all(backfill["completed_at"] for backfill in listed)
+
+    deadline = time.monotonic() + 120
+    while not backfills_end():
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    started = datetime.now(UTC)
+    airflow.command(
+        "backfill", "create", *options, "--max-active-runs", "2", "--reprocess-behavior", "completed"
+    )
+    deadline = time.monotonic() + 300
+
+    def reprocessed():
+        runs = airflow.get(f"/dags/{STUDY}/dagRuns", limit=100)["dag_runs"]
+        again = [run for run in runs if run["end_date"] and datetime.fromisoformat(run["end_date"]) > started]
+        return len(again) == 5 and {run["state"] for run in runs} == {"success"}
+
+    while not reprocessed():
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    assert airflow.counts() == first
+
+
+def test_run_with_changed_parameters_publishes_beside_the_study(airflow):
+    before = airflow.counts()
+    body = {"logical_date": None, "conf": {"min_age": 60}}
+    run = airflow.http.post(f"/dags/{STUDY}/dagRuns", json=body).raise_for_status().json()
+    deadline = time.monotonic() + 300
+    while True:
+        state = airflow.get(f"/dags/{STUDY}/dagRuns/{run['dag_run_id']}")["state"]
+        if state in {"success", "failed"}:
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert state == "success"
+    variants = [path.name for path in (Path(airflow.site.lake) / "dev" / "datasets").glob(f"{STUDY}~*")]
+    assert len(variants) == 1
+    variant = airflow.counts(variants[0].removeprefix(STUDY))
+    assert sum(variant["cohort"].values()) < max(before["cohort"].values())
+    assert airflow.counts() == before
+
+
+def test_parameter_out_of_range_is_refused(airflow):
+    body = {"logical_date": None, "conf": {"min_age": -1}}
+    assert airflow.http.post(f"/dags/{STUDY}/dagRuns", json=body).status_code == 400
+
+
+def test_broken_study_shows_its_error_and_leaves_the_others(airflow):
+    errors = airflow.get("/importErrors")["import_errors"]
+    assert len(errors) == 1
+    assert "broken_nightly.yaml" in errors[0]["stack_trace"]
+    assert "Did you mean 'lab_unit'?" in errors[0]["stack_trace"]
+    assert not airflow.http.get("/dags/broken_nightly").is_success
+
+
+def test_export_waits_in_the_triggerer(airflow):
+    logs = [path.read_text(errors="replace") for path in airflow.folder.rglob("task_id=extract/*.log*")]
+    assert any("waiting without a worker slot" in text for text in logs)
+
+
+def test_no_patient_data_in_logs_or_database(airflow, patients):
+    identifiers = set()
+    for patient in read_ndjson(patients, "Patient"):
+        identifiers.add(patient["id"])
+        identifiers.update(item["value"] for item in patient["identifier"])
+        identifiers.update(line for address in patient["address"] for line in address["line"])
+    texts = [path.read_text(errors="replace") for path in airflow.folder.rglob("*.log*") if path.is_file()]
+    with (
+        psycopg2.connect(airflow.database.replace("+psycopg2", "")) as connection,
+        connection.cursor() as cursor,
+    ):
+        for table in ("xcom", "log", "trigger", "task_instance", "rendered_task_instance_fields", "dag_run"):
+            cursor.execute(f"SELECT row_to_json(t)::text FROM {table} t")
+            texts.extend(row[0] for row in cursor.fetchall())
+    everything = "\n".join(texts)
+    assert "redact.patient done" in everything
+    assert sum(identifier in everything for identifier in identifiers) == 0

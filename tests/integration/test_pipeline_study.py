@@ -1,0 +1,147 @@
+"""The nightly study from a FHIR server to published datasets, without Airflow."""
+
+import json
+from datetime import date
+
+import polars as pl
+import pytest
+from integration_data import read_ndjson, truth
+
+from cohortflow.workflow.steps.release import read_release
+
+pytestmark = pytest.mark.integration
+
+
+def test_publishes_the_cohort_of_the_ground_truth(s3_site, patients):
+    run, _ = s3_site.run()
+    expected = truth(patients, run.interval.end.date())
+    key = run.key
+    published = set(s3_site.rows(run, "cohort")["patient_id"])
+    assert published == {key.pseudonym("Patient", patient) for patient in expected}
+    assert published
+
+
+def test_release_says_what_was_published(s3_site):
+    run, _ = s3_site.run()
+    release = read_release(run.datasets, run.interval.key)
+    versions = {dataset["name"]: dataset["version"] for dataset in release["datasets"]}
+    counts = {dataset["name"]: dataset["rows"] for dataset in release["datasets"]}
+    seen = {view: frame.height for view, frame in s3_site.all_rows(run).items()}
+    assert counts == seen
+    assert set(versions.values()) == {0}
+    assert release["attrition"][-1]["n_after"] == seen["cohort"]
+    assert release["coverage"]["condition"]["icd10cm"]["share"] > 0.9
+
+
+def test_nothing_of_the_source_identifies_a_patient(s3_site, patients):
+    run, _ = s3_site.run()
+    sources = read_ndjson(patients, "Patient")
+    secrets = set()
+    for patient in sources:
+        secrets.add(patient["id"])
+        secrets.update(identifier["value"] for identifier in patient["identifier"])
+        secrets.update(contact["value"] for contact in patient["telecom"])
+        secrets.add(patient["birthDate"])
+        secrets.add(patient["name"][0]["family"])
+        secrets.update(line for address in patient["address"] for line in address["line"])
+    for view, frame in s3_site.all_rows(run).items():
+        texts = frame.select(pl.col(pl.String)).unpivot()["value"].drop_nulls().unique().to_list()
+        found = [column for column in texts if column in secrets]
+        assert not found, f"{view} holds {len(found)} source identifiers"
+
+
+def test_the_same_patient_has_the_same_pseudonym_in_every_dataset(s3_site):
+    run, _ = s3_site.run()
+    frames = s3_site.all_rows(run)
+    subjects = set(frames["cohort"]["patient_id"])
+    for view, frame in frames.items():
+        assert set(frame["patient_id"]) <= subjects, view
+    encounters = set(frames["encounter"]["encounter_id"])
+    assert set(frames["observation"]["encounter_id"].drop_nulls()) <= encounters
+
+
+def test_a_repeated_run_changes_nothing(s3_site):
+    run, first = s3_site.run()
+    before = s3_site.all_rows(run)
+    again, second = s3_site.run()
+    assert first["land.patient"].facts["committed"]
+    assert not second["land.patient"].facts["committed"]
+    assert all(frame.equals(before[view]) for view, frame in s3_site.all_rows(again).items())
+
+
+def test_a_fresh_export_replaces_the_rows_of_its_interval_only(s3_site):
+    run, _ = s3_site.run()
+    s3_site.run(day=date(2026, 10, 30))
+    before = s3_site.all_rows(run)
+    _, results = s3_site.run(fresh=True)
+    assert results["land.patient"].facts["committed"]
+    after = s3_site.all_rows(run)
+    assert all(frame.equals(before[view]) for view, frame in after.items())
+    assert set(after["patient"]["data_interval"]) == {"2026-10-30", "2026-10-31"}
+    assert s3_site.sandbox.log.count("kickoff") == 3
+
+
+def test_changed_parameters_publish_beside_the_study(s3_site):
+    run, _ = s3_site.run()
+    before = s3_site.all_rows(run)
+    variant, _ = s3_site.run(min_age=60)
+    assert variant.datasets.uri != run.datasets.uri
+    assert s3_site.rows(variant, "cohort").height < before["cohort"].height
+    assert all(frame.equals(before[view]) for view, frame in s3_site.all_rows(run).items())
+
+
+def test_folder_and_s3_lakes_hold_the_same(s3_site, tmp_path):
+    run, _ = s3_site.run()
+    in_s3 = s3_site.all_rows(run)
+    s3_site.environ["AIRFLOW_VAR_COHORTFLOW_LAKE"] = str(tmp_path / "lake")
+    run, _ = s3_site.run()
+    assert all(frame.equals(in_s3[view]) for view, frame in s3_site.all_rows(run).items())
+
+
+def test_intermediates_are_removed(folder_site):
+    run, _ = folder_site.run()
+    assert run.work.list() == []
+
+
+def test_registry_study_runs(folder_site):
+    run, _ = folder_site.run("kidney_lab_registry")
+    frames = folder_site.all_rows(run)
+    assert set(frames) == {"cohort", "patient", "observation", "observation_component", "condition"}
+    assert frames["observation"].height > 0
+
+
+def test_staging_shifts_dates_and_keeps_intervals(folder_site, patients):
+    key = folder_site.environ["AIRFLOW_CONN_COHORTFLOW_KEY_DEV"]
+    folder_site.environ["AIRFLOW_CONN_COHORTFLOW_KEY_STAGING"] = key
+    run, _ = folder_site.run(environment="staging")
+    shifted = folder_site.rows(run, "observation").select("observation_id", "patient_id", "effective_at")
+    source = pl.DataFrame(
+        [
+            {
+                "observation_id": run.key.pseudonym("Observation", item["id"]),
+                "true": item["effectiveDateTime"],
+            }
+            for item in read_ndjson(patients, "Observation")
+        ]
+    ).with_columns(pl.col("true").str.to_datetime(time_zone="UTC", time_unit="us"))
+    joined = shifted.join(source, on="observation_id").with_columns(
+        days=(pl.col("effective_at").dt.replace_time_zone("UTC") - pl.col("true"))
+        if shifted.schema["effective_at"] == pl.Datetime("us")
+        else pl.col("effective_at") - pl.col("true")
+    )
+    offsets = joined.group_by("patient_id").agg(
+        pl.col("days").n_unique(), pl.col("days").first().alias("first")
+    )
+    assert joined.height
+    assert set(offsets["days"]) == {1}
+    assert offsets.filter(pl.col("first").dt.total_microseconds() == 0).is_empty()
+
+
+def test_cli_runs_the_study_and_prints_json(folder_site):
+    process = folder_site.start_cli(
+        "study", "run", "diabetes_nightly", "--date", str(date(2026, 10, 31)), "--json"
+    )
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    document = json.loads(output[output.index("{") :])
+    assert document["release"]["study"] == "diabetes_nightly"

@@ -1,0 +1,10 @@
+import pytest
+
+from cohortflow.lake import open_store
+from cohortflow.model import EnvDeployment
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store in a local folder whose name holds what a variant does."""
+    return open_store(str(tmp_path / "lake~1"), EnvDeployment({}))
