@@ -1,1 +1,1 @@
-"""FHIR R4: FHIRPath, ViewDefinitions compiled to Polars, NDJSON."""
+"""FHIR R4: FHIRPath, SQL-on-FHIR views, NDJSON."""
