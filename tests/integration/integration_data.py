@@ -1,13 +1,19 @@
 """Reads the synthetic patients independently of the pipeline."""
 
-import csv
+import gzip
 import json
 from datetime import date, datetime
 
 
 def read_ndjson(folder, resource):
     """Return all resources of a type."""
-    return [json.loads(line) for line in (folder / f"{resource}.ndjson").read_text().splitlines()]
+    path = folder / f"{resource}.ndjson"
+    text = (
+        path.read_text()
+        if path.exists()
+        else gzip.decompress((folder / f"{path.name}.gz").read_bytes()).decode()
+    )
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def _codes(concept):
@@ -23,7 +29,7 @@ def _is_diabetes(concept):
     )
 
 
-def truth(folder, as_of: date) -> set[str]:
+def truth(folder, as_of: date, minimum: float = 6.5) -> set[str]:
     """Return who belongs to the nightly diabetes cohort, computed row by row from the NDJSON."""
     births = {
         patient["id"]: date.fromisoformat(patient["birthDate"]) for patient in read_ndjson(folder, "Patient")
@@ -45,7 +51,7 @@ def truth(folder, as_of: date) -> set[str]:
         subject(observation)
         for observation in read_ndjson(folder, "Observation")
         if ("http://loinc.org", "4548-4") in _codes(observation["code"])
-        and observation["valueQuantity"]["value"] >= 6.5
+        and observation.get("valueQuantity", {}).get("value", 0) >= minimum
         and day(observation["effectiveDateTime"]) < as_of
     }
 
@@ -54,10 +60,3 @@ def truth(folder, as_of: date) -> set[str]:
         return on.year - born.year - ((on.month, on.day) < (born.month, born.day))
 
     return {patient for patient in index if patient in confirmed and 18 <= age(patient) <= 89}
-
-
-def read_truth(folder):
-    """Return the generator's ground truth."""
-    path = next((folder / "ground_truth").glob("patients*"))
-    with path.open() as file:
-        return list(csv.DictReader(file))
