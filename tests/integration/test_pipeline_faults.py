@@ -1,5 +1,6 @@
 """What goes wrong in hospitals and data centres, and that nothing is lost, doubled or half published."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -8,6 +9,7 @@ import time
 
 import polars as pl
 import pytest
+from stack import ProcessGroup, find_free_port, start_s3
 
 from cohortflow.errors import (
     AuthorizationError,
@@ -18,7 +20,9 @@ from cohortflow.errors import (
     UnknownEnvironmentError,
     ValidationFailedError,
 )
+from cohortflow.lake import prepare_lake
 from cohortflow.sandbox import Fault, generate_client_key
+from cohortflow.workflow.runner import run_plan
 from cohortflow.workflow.steps.release import list_releases
 
 pytestmark = pytest.mark.integration
@@ -138,10 +142,6 @@ def test_failed_expectation_publishes_nothing(folder_site, monkeypatch, tmp_path
         update={"kwargs": {"min_value": 10**9}, "severity": "critical"}
     )
     broken = suite.suite.model_copy(update={"expectations": (impossible, *suite.suite.expectations[1:])})
-    import dataclasses
-
-    from cohortflow.workflow.runner import run_plan
-
     dataset = dataclasses.replace(
         run.plan.datasets["patient"], suite=dataclasses.replace(suite, suite=broken)
     )
@@ -206,3 +206,26 @@ def test_unknown_environment_is_refused(folder_site):
 def test_parameter_with_a_typo_is_refused(folder_site):
     with pytest.raises(StudyError, match="Did you mean 'min_age'"):
         folder_site.run(min_aeg=40)
+
+
+def test_store_that_dies_in_the_middle_loses_nothing(hospital, make_site, tmp_path, monkeypatch):
+    monkeypatch.setattr("cohortflow.lake.store._RETRY_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr("cohortflow.lake.store._MAX_RETRIES", 1)
+    with ProcessGroup(tmp_path / "log") as group:
+        server = start_s3(group, tmp_path / "s3", port=find_free_port())
+        site = make_site(hospital, "s3://lake", tmp_path, server.connection())
+        prepare_lake("s3://lake", site.deployment)
+        run = site.open_run()
+
+        def kill_store(step, result):
+            if step.id == "validate" and result is None:
+                group.processes[-1].signal_group(signal.SIGKILL)
+                group.processes[-1].popen.wait()
+
+        with pytest.raises(StoreUnavailableError):
+            run_plan(run, on_step=kill_store)
+        start_s3(group, tmp_path / "s3", port=int(server.endpoint.rpartition(":")[2]))
+        again, _ = site.run()
+        assert site.rows(again, "cohort").height > 0
+        assert list_releases(again.datasets) == ["2026-10-31"]
+        assert hospital.log.count("kickoff") == 1
