@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from stack import BIN, PROJECT, AirflowHome, Process, ProcessGroup, start_s3, start_sandbox
 
 STUDY = "diabetes_nightly"
@@ -47,7 +48,7 @@ def main() -> int:
         console.print("[bold]interrupted[/]; every server was stopped")
         return 130
     except RuntimeError as error:
-        console.print(f"[bold red]error:[/] {error}", markup=True, highlight=False)
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
         return 1
     console.print(
         f"\nDone in {time.monotonic() - started:.0f} s. `make up` starts the same with Airflow's UI."

@@ -20,7 +20,8 @@ from typing import Any
 
 import yaml
 from rich.console import Console
-from stack import BIN, PROJECT, AirflowHome, ProcessGroup, keep_secret, start_s3, start_sandbox, wait_for_http
+from rich.markup import escape
+from stack import BIN, PROJECT, AirflowHome, ProcessGroup, keep_secret, start_s3, start_sandbox
 
 HOME = PROJECT / ".cohortflow" / "up"
 STATE = HOME / "state.json"
@@ -31,7 +32,6 @@ S3_PORT = 8333
 PATIENTS = 200
 SEED = 1
 USER = "admin"
-START_SECONDS = 300.0
 
 console = Console(highlight=False)
 
@@ -63,7 +63,7 @@ def start() -> int:
                     reason = (
                         FAILURE.read_text() if FAILURE.exists() else (HOME / "supervisor.log").read_text()
                     )
-                    console.print(f"[bold red]error:[/] {reason}", markup=False)
+                    console.print(f"[bold red]error:[/] {escape(reason)}")
                     return 1
                 time.sleep(0.2)
     except KeyboardInterrupt:
@@ -93,6 +93,8 @@ def supervise() -> int:
         with _state_file(), ProcessGroup(HOME / "log") as group:
             addresses = _start_servers(group)
             draft = STATE.with_suffix(".part")
+            draft.unlink(missing_ok=True)
+            draft.touch(mode=0o600)  # it holds the password
             draft.write_text(json.dumps({"pid": os.getpid(), **addresses}))
             draft.replace(STATE)
             while all(process.running for process in group.processes):
@@ -132,9 +134,7 @@ def _start_servers(group: ProcessGroup) -> dict[str, Any]:
     settings = _import_settings(environ)
     os.environ.update(environ)
     _prepare_lake(s3.connection(), settings["cohortflow_lake"])
-    process = airflow.run(group, "airflow", "standalone", environ=environ)
-    url = f"http://127.0.0.1:{AIRFLOW_PORT}"
-    wait_for_http(f"{url}/api/v2/monitor/health", process, seconds=START_SECONDS)
+    url = airflow.serve(group, environ, port=AIRFLOW_PORT)
     return {
         "airflow": url,
         "user": USER,

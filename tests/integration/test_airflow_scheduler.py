@@ -11,10 +11,11 @@ from pathlib import Path
 
 import httpx
 import polars as pl
+import psutil
 import psycopg2
 import pytest
 from integration_data import read_ndjson
-from stack import BIN, PROJECT, AirflowHome, ProcessGroup, find_free_port, start_postgres, wait_for_http
+from stack import BIN, PROJECT, AirflowHome, ProcessGroup, find_free_port, start_postgres
 
 from cohortflow.sandbox import SandboxConfig, running_sandbox
 
@@ -49,8 +50,9 @@ def run_airflow(environ, *arguments):
 class Airflow:
     """A running Airflow, seen through its REST API."""
 
-    def __init__(self, url, environ, site, database, folder):
-        self.environ, self.site, self.database, self.folder = environ, site, database, folder
+    def __init__(self, url, environ, site, database, folder, processes):
+        self.environ, self.site, self.database = environ, site, database
+        self.folder, self.processes = folder, processes
         token = httpx.post(f"{url}/auth/token", json={"username": "admin", "password": "admin"}).json()
         headers = {"Authorization": f"Bearer {token['access_token']}"}
         self.http = httpx.Client(base_url=f"{url}/api/v2", headers=headers, timeout=30)
@@ -132,13 +134,11 @@ def airflow(project, patients, tmp_path_factory, make_site):
             )
         )
         run_airflow(environ, "pools", "import", str(pools))
-        process = home.run(group, "airflow", "standalone", environ=environ)
-        url = f"http://127.0.0.1:{port}"
-        wait_for_http(f"{url}/api/v2/monitor/health", process, seconds=180)
-        server = Airflow(url, environ, site, database, folder)
+        url = home.serve(group, environ, port=port)
+        server = Airflow(url, environ, site, database, folder, group.processes)
         deadline = time.monotonic() + 120
         while not server.http.get(f"/dags/{STUDY}").is_success:
-            assert time.monotonic() < deadline, process.tail(60)
+            assert time.monotonic() < deadline
             time.sleep(0.5)
         server.http.patch(f"/dags/{STUDY}", json={"is_paused": False}).raise_for_status()
         yield server
@@ -236,3 +236,13 @@ def test_no_patient_data_in_logs_or_database(airflow, patients):
     everything = "\n".join(texts)
     assert "redact.patient done" in everything
     assert sum(identifier in everything for identifier in identifiers) == 0
+
+
+def test_everything_listens_on_loopback_only(airflow):
+    listening = set()
+    for process in airflow.processes:
+        leader = psutil.Process(process.popen.pid)
+        for member in (leader, *leader.children(recursive=True)):
+            sockets = member.net_connections(kind="inet")
+            listening.update(item.laddr.ip for item in sockets if item.status == psutil.CONN_LISTEN)
+    assert listening == {"127.0.0.1"}

@@ -1,12 +1,15 @@
 """The nightly study from a FHIR server to published datasets, without Airflow."""
 
+import dataclasses
 import json
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
 from integration_data import read_ndjson, truth
 
+from cohortflow.model import DataInterval
+from cohortflow.workflow.runner import run_plan
 from cohortflow.workflow.steps.release import read_release
 
 pytestmark = pytest.mark.integration
@@ -79,6 +82,26 @@ def test_a_fresh_export_replaces_the_rows_of_its_interval_only(s3_site):
     assert all(frame.equals(before[view]) for view, frame in after.items())
     assert set(after["patient"]["data_interval"]) == {"2026-10-30", "2026-10-31"}
     assert s3_site.sandbox.log.count("kickoff") == 3
+
+
+def test_an_interval_with_the_same_start_and_another_end_lands_its_own_rows(folder_site):
+    day = folder_site.open_run(day=date(2015, 6, 1))
+    weeks = dataclasses.replace(
+        day, interval=DataInterval(day.interval.start, folder_site.open_run().interval.end), run_id="weeks"
+    )
+    run_plan(day)
+    before = folder_site.rows(day, "cohort").height
+    results = run_plan(weeks)
+    assert results["land.cohort"].facts["committed"]
+    assert folder_site.rows(weeks, "cohort").height == results["select_cohort"].datasets[0].rows > before
+
+
+def test_an_export_taken_before_the_interval_ended_is_not_used_again(folder_site):
+    unfinished = datetime.now(UTC).date() + timedelta(days=1)
+    folder_site.run(day=unfinished)
+    _, results = folder_site.run(day=unfinished)
+    assert folder_site.sandbox.log.count("kickoff") == 2
+    assert results["land.cohort"].facts["committed"], "the newer export replaces the older"
 
 
 def test_changed_parameters_publish_beside_the_study(s3_site):

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
-__all__ = ["Process", "ProcessGroup", "find_free_port", "wait_for_http", "wait_for_port"]
+__all__ = ["Process", "ProcessGroup", "find_free_port", "wait_for_http", "wait_for_port", "wait_until"]
 
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 15.0
@@ -139,7 +139,7 @@ def wait_for_http(url: str, process: Process, *, seconds: float = 60.0) -> None:
         except OSError:
             return False
 
-    _wait_until(answers, process, seconds)
+    wait_until(answers, process, seconds)
 
 
 def wait_for_port(port: int, process: Process, *, seconds: float = 60.0) -> None:
@@ -149,10 +149,11 @@ def wait_for_port(port: int, process: Process, *, seconds: float = 60.0) -> None
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
-    _wait_until(listens, process, seconds)
+    wait_until(listens, process, seconds)
 
 
-def _wait_until(ready: Callable[[], bool], process: Process, seconds: float) -> None:
+def wait_until(ready: Callable[[], bool], process: Process, seconds: float) -> None:
+    """Wait for a condition while a process runs; see ``wait_for_http``."""
     deadline = time.monotonic() + seconds
     while not ready():
         if not process.running:

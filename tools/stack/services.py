@@ -8,11 +8,12 @@ import pwd
 import secrets
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from stack.processes import Process, ProcessGroup, find_free_port, wait_for_http, wait_for_port
+from stack.processes import Process, ProcessGroup, find_free_port, wait_for_http, wait_for_port, wait_until
 
 __all__ = [
     "BIN",
@@ -221,6 +222,25 @@ class AirflowHome:
         """Start an ``airflow`` command."""
         return group.start(name, [str(BIN / "airflow"), *arguments], environ=environ, cwd=self.project)
 
+    def serve(
+        self, group: ProcessGroup, environ: dict[str, str], *, port: int, seconds: float = 300.0
+    ) -> str:
+        """Start Airflow's four components and wait until all are healthy; return the UI's URL.
+
+        ``airflow standalone`` would also serve log files on all addresses of the machine.
+        """
+        commands = {
+            "api-server": ("api-server", "--workers", "1"),
+            "scheduler": ("scheduler", "--skip-serve-logs"),
+            "dag-processor": ("dag-processor",),
+            "triggerer": ("triggerer", "--skip-serve-logs"),
+        }
+        started = [self.run(group, name, *command, environ=environ) for name, command in commands.items()]
+        url = f"http://127.0.0.1:{port}"
+        for process in started:
+            wait_until(lambda: _all_healthy(f"{url}/api/v2/monitor/health"), process, seconds)
+        return url
+
 
 def keep_secret(path: Path, make: Callable[[], str]) -> str:
     """Return the secret in a file that only its owner reads; make it where there is none."""
@@ -228,6 +248,16 @@ def keep_secret(path: Path, make: Callable[[], str]) -> str:
         path.touch(mode=0o600)
         path.write_text(make())
     return path.read_text()
+
+
+def _all_healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310  # loopback
+            components = json.load(response)
+    except (OSError, ValueError):
+        return False
+    names = ("metadatabase", "scheduler", "dag_processor", "triggerer")
+    return all((components.get(name) or {}).get("status") == "healthy" for name in names)
 
 
 def _make_fernet_key() -> str:
