@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from cohortflow import __version__
-from cohortflow.cli import lake, sandbox, schema, study, synth
+from cohortflow.cli import lake, sandbox, schema, study, synth, view
 from cohortflow.cli.console import stderr
 from cohortflow.errors import CohortflowError
 
@@ -25,6 +25,7 @@ cli.add_typer(study.app, name="study")
 cli.add_typer(sandbox.app, name="sandbox")
 cli.add_typer(lake.app, name="lake")
 cli.add_typer(schema.app, name="schema")
+cli.add_typer(view.app, name="view")
 cli.command("synth")(synth.synth)
 
 

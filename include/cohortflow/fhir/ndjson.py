@@ -21,7 +21,8 @@ import polars as pl
 
 from cohortflow.errors import ArtifactNotFoundError, MalformedDataError, StoreUnavailableError, ViewError
 from cohortflow.fhir.views.compile import CompiledView, explain_failure, read_schema
-from cohortflow.fhir.views.reads import merge_reads
+from cohortflow.fhir.views.decimals import add_digits
+from cohortflow.fhir.views.reads import digit_keys, merge_reads
 
 __all__ = ["MALFORMED_SCHEMA", "Malformation", "ViewsRead", "read_views"]
 
@@ -55,15 +56,17 @@ class ViewsRead:
 
     Attributes:
         views: The views.
-        files: Local paths or URIs, plain or gzip.
+        files: Local paths or URIs, plain, gzip or zstd.
         storage_options: For remote files, as Polars takes them.
         lossy: Accept files with bytes that are not UTF-8 and set those lines aside (slower).
+        on_batch: Called with the bytes of each batch of lines, from any thread, to show progress.
     """
 
     views: tuple[CompiledView, ...]
     files: tuple[str, ...]
     storage_options: Mapping[str, str | int] | None = field(default=None, repr=False)  # may hold secrets
     lossy: bool = False
+    on_batch: Callable[[int], None] | None = field(default=None, repr=False, compare=False)
 
     @functools.cached_property
     def frames(self) -> dict[str, pl.LazyFrame]:
@@ -165,7 +168,14 @@ class ViewsRead:
         reads = merge_reads(view.analyzed.reads for view in self.views)
         dtype = pl.Struct({"resourceType": pl.String(), **read_schema(reads)})
         schema = pl.Schema({_LINE: pl.Int64(), _REASON: pl.String(), **dict(dtype.to_schema())})
-        decode = functools.partial(_decode, resource=self.views[0].resource, dtype=dtype, lossy=self.lossy)
+        decode = functools.partial(
+            _decode,
+            resource=self.views[0].resource,
+            dtype=dtype,
+            lossy=self.lossy,
+            digits=digit_keys(reads),
+            on_batch=self.on_batch,
+        )
         if not self.files:
             return pl.LazyFrame(schema={**schema, _FILE: pl.String()})
         parts = [
@@ -217,13 +227,16 @@ def read_views(
     files: Iterable[str | Path],
     *,
     storage_options: Mapping[str, str | int] | None = None,
+    on_batch: Callable[[int], None] | None = None,
 ) -> ViewsRead:
     """Prepare to read NDJSON files for views; nothing is read yet.
 
     Args:
         views: Views of one resource type.
-        files: NDJSON files of that type: local paths or URIs such as ``s3://bucket/key``, plain or gzip.
+        files: NDJSON files of that type: local paths or URIs such as ``s3://bucket/key``; plain,
+            gzip or zstd.
         storage_options: For remote files, as ``polars.scan_lines`` takes them.
+        on_batch: Called with the bytes of each batch of lines, from any thread, to show progress.
 
     Raises:
         ViewError: No views, views of several resource types, or two of one name.
@@ -238,16 +251,26 @@ def read_views(
     names = [view.name for view in views]
     if len(set(names)) < len(names):
         raise ViewError(f"Two of the views {', '.join(names)} have one name.", remedy="Rename one.")
-    return ViewsRead(views, tuple(str(file) for file in files), storage_options)
+    return ViewsRead(views, tuple(str(file) for file in files), storage_options, on_batch=on_batch)
 
 
 def _options(options: Mapping[str, str | int] | None) -> dict[str, Any] | None:
     return None if options is None else dict(options)
 
 
-def _decode(frame: pl.DataFrame, *, resource: str, dtype: pl.Struct, lossy: bool) -> pl.DataFrame:
+def _decode(
+    frame: pl.DataFrame,
+    *,
+    resource: str,
+    dtype: pl.Struct,
+    lossy: bool,
+    digits: tuple[str, ...],
+    on_batch: Callable[[int], None] | None,
+) -> pl.DataFrame:
     """Decode a batch of lines that are not blank; a reason stands beside each malformed one."""
-    texts = frame[_TEXT]
+    if on_batch is not None:
+        on_batch(int(frame[_TEXT].str.len_bytes().sum()) + len(frame))
+    texts = add_digits(frame[_TEXT], digits)
     reasons: dict[int, Malformation] = {}
     documents = None if lossy else _try_decode(texts, dtype)
     if documents is None:

@@ -92,6 +92,21 @@ class TestPlan:
         assert re.fullmatch(rf"{STUDY}~[0-9a-f]{{8}}", plan["study"])
         assert (plan["parameters"]["min_age"], plan["parameters"]["lab_minimum"]) == (40, 7.5)
 
+    @pytest.mark.parametrize("unit", ["%", "{score}", "[iU]/L", "@", "*"])
+    def test_a_value_that_is_no_yaml_is_text(self, project_copy, capsys, unit):
+        assert run(["study", "plan", STUDY, "--json", "-p", f"lab_unit='{unit}'"]) == 0
+        quoted = json.loads(capsys.readouterr().out)["parameters"]
+        if run(["study", "plan", STUDY, "--json", "-p", f"lab_unit={unit}"]) == 0:
+            assert json.loads(capsys.readouterr().out)["parameters"] == quoted
+        else:
+            assert unit.startswith("{"), "YAML of another kind: a mapping"
+            assert "Parameter 'lab_unit': a value of type string" in capsys.readouterr().err
+
+    def test_brackets_in_a_title_are_printed(self, project_copy, capsys):
+        rewrite(project_copy, "title: Type 2 diabetes, nightly", 'title: "Diabetes [pilot] [/]"')
+        assert run(["study", "plan", STUDY]) == 0
+        assert "Diabetes [pilot] [/] in dev" in capsys.readouterr().out
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [

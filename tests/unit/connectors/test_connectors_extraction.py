@@ -536,3 +536,19 @@ async def test_logs_and_errors_hold_neither_urls_nor_diagnostics(ehr, sink, capl
     assert "invalid/59108" in text
     for secret in ("Jane", "4711", "s3cr3t", "7f3a", "/files/"):
         assert secret not in text
+
+
+async def test_a_sink_that_fails_leaves_no_open_response(ehr, sink, monkeypatch):
+    generators = []
+
+    async def fail(_name, chunks):
+        generators.append(chunks)
+        await anext(chunks)
+        raise StoreUnavailableError("full")
+
+    monkeypatch.setattr(sink, "write_file", fail)
+    async with bulk_of(ehr) as bulk:
+        with pytest.raises(StoreUnavailableError):
+            await run_export(bulk, REQUEST, sink)
+    assert generators
+    assert all(chunks.ag_frame is None for chunks in generators), "closed within the event loop"

@@ -183,3 +183,26 @@ class TestErrors:
     def test_a_lost_folder_is_reported(self, store):
         with pytest.raises((StoreUnavailableError, ArtifactNotFoundError)):
             open_store("/dev/null/lake", NOBODY)
+
+
+@pytest.mark.parametrize(("private", "mode"), [(True, 0o700), (False, 0o755)])
+def test_a_new_private_folder_is_its_owners_alone(tmp_path, private, mode):
+    before = os.umask(0o022)
+    try:
+        open_store(str(tmp_path / "zone"), NOBODY, private=private)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "zone").stat().st_mode & 0o777 == mode
+
+
+def test_a_folder_that_exists_keeps_its_mode(tmp_path):
+    tmp_path.chmod(0o750)
+    open_store(str(tmp_path), NOBODY, private=True)
+    assert tmp_path.stat().st_mode & 0o777 == 0o750
+
+
+def test_a_full_disk_is_not_blamed_on_credentials():
+    with pytest.raises(StoreUnavailableError, match="disk has room"), storage_errors("/lake/raw"):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(StoreUnavailableError, match="credentials"), storage_errors("s3://lake/raw"):
+        raise OSError(28, "No space left on device")

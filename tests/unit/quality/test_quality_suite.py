@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from cohortflow.errors import CatalogError
+from cohortflow.fhir.views import analyze_view
 from cohortflow.model import Catalog
 from cohortflow.quality import Severity, bind_suite, load_suite
 from cohortflow.quality.expectation_types import EXPECTATION_TYPES
@@ -37,8 +38,11 @@ def test_shipped_suites_demand_pseudonyms_and_keys(name):
     critical = {
         (item.type, item.columns) for item in suite.expectations if item.severity is Severity.CRITICAL
     }
-    assert ("expect_column_values_to_not_be_null", ("patient_id",)) in critical
-    assert ("expect_column_values_to_match_regex", ("patient_id",)) in critical
+    columns = {column.name: column for column in analyze_view(Catalog.default().load("views", name)).columns}
+    key = next(column.name for column in columns.values() if column.tags.get("cohortflow/role") == "key")
+    for required in {key, "patient_id"} & set(columns):
+        assert ("expect_column_values_to_not_be_null", (required,)) in critical
+        assert ("expect_column_values_to_match_regex", (required,)) in critical
 
 
 def test_the_severity_is_critical_unless_the_suite_says_otherwise(tmp_path):

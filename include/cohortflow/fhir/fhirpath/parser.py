@@ -161,7 +161,8 @@ class _Parser:
             return self._number()
         if token.kind in _TEXT_LITERALS:
             self._take()
-            return Literal(token.at, _TEXT_LITERALS[token.kind], token.text)
+            # `@2014T` is a dateTime to the year.
+            return Literal(token.at, _TEXT_LITERALS[token.kind], token.text.removesuffix("T"))
         return self._invocation(None)
 
     def _symbol_term(self, token: Token) -> Expression:

@@ -9,12 +9,13 @@ from typing import Any
 from cohortflow.errors import FhirPathError, ViewError
 from cohortflow.fhir.views.column_types import choose_type
 from cohortflow.fhir.views.definition import ColumnDefinition, Select, ViewDefinition, parse_view
+from cohortflow.fhir.views.digits import digits_of
 from cohortflow.fhir.views.functions import call
 from cohortflow.fhir.views.operators import operate
 from cohortflow.fhir.views.reads import ReadField, ReadTree
 from cohortflow.fhir.views.resolve import Resolver, Scope, join_paths
 from cohortflow.fhir.views.typed import Choice, Context, Item, Node, RowIndex, Step
-from cohortflow.model import Column
+from cohortflow.model import Column, ColumnType
 
 __all__ = ["AnalyzedView", "Branch", "Each", "Level", "Output", "Unfold", "Union", "analyze_view"]
 
@@ -293,6 +294,9 @@ class _Analysis:
         except ViewError as error:
             raise self._fail(error.place, error.message, error.remedy) from None
         value = node if column.collection else self.resolver.single(node)
+        if physical is ColumnType.DECIMAL and node.type == "decimal":
+            # From the digits as written, not from the nearest float.
+            value = digits_of(self.resolver, value) or value
         described = Column(
             name=column.name,
             type=physical,

@@ -6,15 +6,18 @@ import functools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import polars as pl
 
 from cohortflow.errors import ViewError
 from cohortflow.fhir.views.analysis import AnalyzedView, analyze_view
+from cohortflow.fhir.views.decimals import add_digits
 from cohortflow.fhir.views.expressions import DTYPES
 from cohortflow.fhir.views.plan import SEVERAL, TOO_DEEP, plan_view
-from cohortflow.fhir.views.reads import ReadField
+from cohortflow.fhir.views.reads import ReadField, digit_keys
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,15 +94,20 @@ class CompiledView:
         """Return the view over resources in memory; those of another type are left out.
 
         Args:
-            resources: FHIR resources as JSON objects.
+            resources: FHIR resources as JSON objects; a ``Decimal`` keeps the digits that a float may lose.
 
         Raises:
             ViewError: A value has not the JSON type that FHIR gives it, or a path without ``first()``
                 yields several values. The message holds no data.
         """
-        lines = [json.dumps(one) for one in resources if one.get("resourceType") == self.resource]
-        source = pl.LazyFrame({"line": lines}, schema={"line": pl.String})
-        decoded = source.select(pl.col("line").str.json_decode(pl.Struct(self.read_schema))).unnest("line")
+        lines = [_encode(one) for one in resources if one.get("resourceType") == self.resource]
+        texts = add_digits(pl.Series("line", lines, dtype=pl.String), digit_keys(self.analyzed.reads))
+        decoded = (
+            texts.to_frame()
+            .lazy()
+            .select(pl.col("line").str.json_decode(pl.Struct(self.read_schema)))
+            .unnest("line")
+        )
         try:
             return self.lazy(decoded).collect()
         except pl.exceptions.PolarsError as error:
@@ -109,6 +117,24 @@ class CompiledView:
                 remedy="Give resources whose values have the JSON types of FHIR.",
                 place=f"view {self.name}",
             ) from None
+
+
+def _encode(resource: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(resource)
+    except TypeError:  # there are decimals, which only orjson can write as they are
+        try:
+            return orjson.dumps(resource, default=_write_decimal).decode()
+        except TypeError:
+            raise ViewError(
+                "A resource holds a value that JSON has not.", remedy="Give resources as JSON objects."
+            ) from None
+
+
+def _write_decimal(value: object) -> orjson.Fragment:
+    if isinstance(value, Decimal):
+        return orjson.Fragment(str(value))
+    raise TypeError
 
 
 def explain_failure(error: pl.exceptions.PolarsError, name: str) -> ViewError | None:

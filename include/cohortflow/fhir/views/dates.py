@@ -8,9 +8,9 @@ becomes null.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import polars as pl
+
+from cohortflow.fhir.views.types import BOUND_WIDTHS
 
 __all__ = ["bound", "span_of", "to_date", "to_timestamp"]
 
@@ -90,8 +90,8 @@ def bound_date(text: pl.Expr, *, high: bool) -> pl.Expr:
     )
 
 
-def bound_datetime(text: pl.Expr, *, high: bool) -> pl.Expr:
-    """Return the first or last instant that a dateTime may mean, as text to the millisecond.
+def bound_datetime(text: pl.Expr, *, high: bool) -> tuple[pl.Expr, pl.Expr]:
+    """Return the first or last instant that a dateTime may mean, as text to the millisecond, and its zone.
 
     Where the value has no time zone, the extreme ones count: +14:00 for the first, -12:00 for the last.
     """
@@ -100,27 +100,42 @@ def bound_datetime(text: pl.Expr, *, high: bool) -> pl.Expr:
     rest = text.str.slice(_DAY)
     digits = rest.str.extract(r"^T([0-9:.]+)")
     given = rest.str.extract(r"(Z|[+-][0-9:]+)$").fill_null(zone)
-    exact = day + "T" + bound_time(digits, high=high) + given
-    return pl.when(text.str.len_bytes() > _DAY).then(exact).otherwise(day + time + zone)
+    exact = day + "T" + bound_time(digits, high=high)
+    return pl.when(text.str.len_bytes() > _DAY).then(exact).otherwise(day + time), given
 
 
 def bound_time(text: pl.Expr, *, high: bool) -> pl.Expr:
-    """Return the first or last instant that a time may mean, as text to the millisecond."""
+    """Return the first or last instant that a time may mean, as text to the millisecond, or finer."""
     rest = "59:59.999" if high else "00:00.000"
+    # What is missing: all behind the hour, ..., the last digit of the milliseconds.
+    missing = {
+        "HH": ":" + rest,
+        "HH:MM": ":" + rest[3:],
+        "HH:MM:SS": rest[5:],
+        "HH:MM:SS.s": rest[-2:],
+        "HH:MM:SS.ss": rest[-1:],
+    }
     length = text.str.len_bytes()
-    full = "HH:MM:SS"
-    return (
-        pl.when(length == len("HH"))
-        .then(text + ":" + rest)
-        .when(length == len("HH:MM"))
-        .then(text + ":" + rest[3:])
-        .when(length == len(full))
-        .then(text + rest[5:])
-        .otherwise(text)
-    )
+    chosen = (pl.when(length == len(form)).then(text + end) for form, end in missing.items())
+    return pl.coalesce(*chosen, text)
 
 
-def bound(kind: str, *, high: bool) -> Callable[[pl.Expr], pl.Expr]:
-    """Return the function that bounds values of a FHIR type."""
-    function = {"date": bound_date, "time": bound_time}.get(kind, bound_datetime)
-    return lambda text: function(text, high=high)
+def bound(text: pl.Expr, kind: str, *, high: bool, precision: int | None) -> pl.Expr:
+    """Return the first or last value that a date or time may mean, as text.
+
+    Args:
+        text: The values.
+        kind: ``date``, ``dateTime`` or ``time``.
+        high: Whether the last is wanted.
+        precision: Number of digits of the result, one of ``BOUND_WIDTHS``.
+    """
+    width = None if precision is None else BOUND_WIDTHS[kind][precision]
+    if kind == "date":
+        found = bound_date(text.str.slice(0, _DAY), high=high)
+    elif kind == "time":
+        found = bound_time(text, high=high)
+    else:
+        found, zone = bound_datetime(text, high=high)
+        if width is None or width > _DAY:
+            return (found if width is None else found.str.slice(0, width)) + zone
+    return found if width is None else found.str.slice(0, width)

@@ -111,7 +111,7 @@ def _item_node(node: Node, env: Environment) -> tuple[Node, Environment]:
 def _(node: Get, env: Environment) -> pl.Expr:
     source, inner = _item_node(node.input, env)
     if isinstance(source, Context) and not source.name:
-        return _drop_nulls(node, pl.col(inner.root + node.key))
+        return _clean(node, pl.col(inner.root + node.key))
     if isinstance(source, Filter) and not source.many:
         # The element of a filtered single value: filter behind the step, so that the resource itself,
         # which is no column, can be filtered too.
@@ -126,16 +126,28 @@ def _(node: Get, env: Environment) -> pl.Expr:
         return pl.when(_condition(source, inner)).then(build(step, inner))
     found = build(source, inner)
     if not source.many:
-        return _drop_nulls(node, found.struct.field(node.key))
+        return _clean(node, found.struct.field(node.key))
     field = pl.element().struct.field(node.key)
     if node.lists:
         field = field.explode(**_ONE_LEVEL)
-    return found.list.eval(field.drop_nulls())
+    return found.list.eval(_whole(node, field).drop_nulls())
 
 
-def _drop_nulls(node: Get, found: pl.Expr) -> pl.Expr:
+def _clean(node: Get, found: pl.Expr) -> pl.Expr:
+    if not node.lists:
+        return _whole(node, found)
     # FHIR writes null into lists of primitives for a value that has only extensions.
-    return found.list.drop_nulls() if node.lists and kind_of(node.type) != "complex" else found
+    return (
+        found if kind_of(node.type) == "complex" else found.list.eval(_whole(node, pl.element()).drop_nulls())
+    )
+
+
+def _whole(node: Get, found: pl.Expr) -> pl.Expr:
+    """Return an integer element as one; what has a fraction is none."""
+    if kind_of(node.type) != "number" or node.type == "decimal":
+        return found
+    whole = found.cast(pl.Int64, strict=False)
+    return pl.when(found == whole).then(whole)
 
 
 def _condition(node: Filter, env: Environment) -> pl.Expr:

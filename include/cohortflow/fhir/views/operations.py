@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 import polars as pl
 
 from cohortflow.fhir.views.dates import bound
+from cohortflow.fhir.views.decimals import bound_decimal
 from cohortflow.fhir.views.typed import Apply, Collection, Constant
+from cohortflow.fhir.views.types import bound_kind
 
 __all__ = ["apply", "collect", "compare", "compare_spans"]
 
@@ -66,7 +68,7 @@ def apply(node: Apply, arguments: Sequence[pl.Expr]) -> pl.Expr:
     """
     name, _, kind = node.name.partition(":")
     if name in {"lowBoundary", "highBoundary"}:
-        return bound(kind, high=name == "highBoundary")(arguments[0])
+        return _bound(node, kind, arguments[0])
     if name in _CONVERSIONS:
         return _CONVERSIONS[name](arguments[0], kind)
     if name == "any":
@@ -77,6 +79,15 @@ def apply(node: Apply, arguments: Sequence[pl.Expr]) -> pl.Expr:
     if name == "round":
         return _round(arguments[0], int(constants[0] or 0) if constants else 0)
     return _FUNCTIONS[name](*arguments)
+
+
+def _bound(node: Apply, kind: str, text: pl.Expr) -> pl.Expr:
+    wanted = node.arguments[1]
+    precision = wanted.value if isinstance(wanted, Constant) and isinstance(wanted.value, int) else None
+    high = node.name.startswith("high")
+    if kind == "decimal":
+        return bound_decimal(text, high=high, precision=precision)
+    return bound(text, bound_kind(kind), high=high, precision=precision)
 
 
 def _choose(condition: pl.Expr, then: pl.Expr, other: pl.Expr | None = None) -> pl.Expr:
@@ -175,6 +186,7 @@ _FUNCTIONS: dict[str, Callable[..., pl.Expr]] = {
     "not": lambda value: ~value,
     "isTrue": lambda value: value.fill_null(value=False),
     "choose": _choose,
+    "equivalent": lambda equal, left, right: equal.fill_null(value=False) | (~left & ~right),
     "negate": lambda value: -value,
     "+": lambda left, right: left + right,
     "-": lambda left, right: left - right,
@@ -194,6 +206,7 @@ _FUNCTIONS: dict[str, Callable[..., pl.Expr]] = {
     "indexOf": _index_of,
     "upper": lambda text: text.str.to_uppercase(),
     "lower": lambda text: text.str.to_lowercase(),
+    "normalize": lambda text: text.str.to_lowercase().str.replace_all(r"\s", " "),
     "trim": lambda text: text.str.strip_chars(),
     "length": lambda text: text.str.len_chars(),
     "abs": lambda number: number.abs(),

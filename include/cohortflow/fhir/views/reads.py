@@ -10,7 +10,10 @@ from cohortflow.fhir.views.typed import Step
 from cohortflow.fhir.views.types import column_type
 from cohortflow.model import ColumnType
 
-__all__ = ["ReadField", "ReadTree", "merge_reads"]
+__all__ = ["DIGITS", "ReadField", "ReadTree", "digit_keys", "merge_reads"]
+
+DIGITS = "#digits"
+"""Behind the key of a decimal: the key of its twin, a text with its digits as they were written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +52,21 @@ class ReadTree:
 
 def _field(step: Step, tree: ReadTree) -> ReadField:
     if is_primitive(step.type):
-        return ReadField(step.key, column_type(step.type), step.many)
+        physical = column_type(step.type)
+        # JSON has one kind of number: an integer is read like any, so that 3.5 does not become 3.
+        physical = ColumnType.FLOAT if physical is ColumnType.INTEGER else physical
+        return ReadField(step.key, physical, step.many)
     # An object of which nothing is used still tells that it is there; an empty object cannot be read.
     fields = tree.fields() or (ReadField("id", ColumnType.STRING, many=False),)
     return ReadField(step.key, None, step.many, fields)
+
+
+def digit_keys(fields: tuple[ReadField, ...]) -> tuple[str, ...]:
+    """Return the keys of the decimals whose digits are read, at any depth."""
+    keys = {field.name.removesuffix(DIGITS) for field in fields if field.name.endswith(DIGITS)}
+    for field in fields:
+        keys.update(digit_keys(field.fields))
+    return tuple(sorted(keys))
 
 
 def merge_reads(reads: Iterable[tuple[ReadField, ...]]) -> tuple[ReadField, ...]:

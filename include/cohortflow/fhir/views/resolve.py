@@ -8,13 +8,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from cohortflow.errors import FhirPathError
 from cohortflow.fhir import fhirpath as fp
 from cohortflow.fhir.elements import find_element, is_primitive, is_type, suggest_element, suggest_type
 from cohortflow.fhir.views.definition import ConstantDefinition
-from cohortflow.fhir.views.reads import ReadTree
+from cohortflow.fhir.views.reads import DIGITS, ReadTree
 from cohortflow.fhir.views.typed import (
     Apply,
     Choice,
@@ -89,6 +90,7 @@ class Resolver:
         operate: Resolves binary operations.
 
     Attributes:
+        moment: What ``now()`` is, for all of the view.
         numbers_rows: Whether ``%rowIndex`` was met; the caller resets it.
         carried: Elements of the resource that are used inside an iteration.
     """
@@ -114,6 +116,7 @@ class Resolver:
         self._constants = constants
         self._reads = reads
         self._text = ""
+        self.moment = datetime.now(UTC)
         self.numbers_rows = False
         self.carried: set[str] = set()
         self._iterates = False
@@ -154,7 +157,9 @@ class Resolver:
     def _literal(self, node: fp.Literal, _: Scope) -> Node:
         if node.kind is fp.LiteralKind.QUANTITY:
             raise self.refusal(
-                node.at, "Quantity literals are not supported.", "Compare .value and .code instead."
+                node.at,
+                "A Quantity literal can only be compared with an element.",
+                "Compute with .value instead.",
             )
         return Constant(type=_LITERAL_TYPES[node.kind], many=False, value=node.value)
 
@@ -230,6 +235,11 @@ class Resolver:
             route=route,
             tested=source.tested,
         )
+
+    def digits(self, source: Get) -> Get:
+        """Return the digits of a decimal as they were written, as text."""
+        twin = self._get(source.input, source.key + DIGITS, "string", 0)
+        return replace(twin, paths=source.paths)
 
     def _get_of_primitive(self, source: Node, name: str, at: int) -> Node:
         if name not in {"id", "extension"}:

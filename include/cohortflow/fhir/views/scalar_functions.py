@@ -6,15 +6,18 @@ import re
 from collections.abc import Callable
 
 from cohortflow.fhir import fhirpath as fp
+from cohortflow.fhir.views.digits import digits_of
 from cohortflow.fhir.views.resolve import Resolver, Scope
 from cohortflow.fhir.views.typed import Apply, Constant, Node
-from cohortflow.fhir.views.types import kind_of
+from cohortflow.fhir.views.types import BOUND_WIDTHS, bound_kind, kind_of
 
 __all__ = ["SCALAR_FUNCTIONS", "Handler", "text_argument"]
 
 Handler = Callable[[Resolver, fp.Call, Scope, Node], Node]
 """Gets the call, where it stands and what it is called on."""
 
+# The most digits behind the point that a boundary can be asked for.
+_MOST_DIGITS = 31
 # Polars' regular expressions run in linear time and therefore lack these.
 _UNSUPPORTED_PATTERN = re.compile(r"\(\?<?[=!]|\\[1-9]|\(\?P=")
 
@@ -27,20 +30,50 @@ def text_argument(resolver: Resolver, node: fp.Call, index: int) -> str:
     return str(argument.value)
 
 
-def _boundary(resolver: Resolver, node: fp.Call, _: Scope, source: Node) -> Node:
+def _boundary(resolver: Resolver, node: fp.Call, scope: Scope, source: Node) -> Node:
     source = resolver.primitive(source, node.at)
-    if source.type == "decimal":
+    kind = kind_of(source.type)
+    if kind not in {"number", "date", "time", "empty"}:
+        raise resolver.refusal(
+            node.at, f"A {source.type} has no boundary.", "Use it on a decimal, date, dateTime or time."
+        )
+    precision = _precision(resolver, node, scope)
+    result = "decimal" if kind == "number" else source.type
+    if kind == "empty" or (precision is not None and precision not in _precisions(source.type)):
+        return Constant(type=result, many=False, value=None, paths=source.paths)
+    if kind == "number":
+        source = _digits(resolver, node, source)
+    wanted = Constant(type="integer", many=False, value=precision)
+    name = f"{node.name}:{result}"
+    return Apply(name=name, arguments=(source, wanted), type=result, many=False, paths=source.paths)
+
+
+def _precision(resolver: Resolver, node: fp.Call, scope: Scope) -> int | None:
+    if not node.arguments:
+        return None
+    argument = resolver.resolve(node.arguments[0], scope)
+    if not isinstance(argument, Constant) or not isinstance(argument.value, int):
+        at = node.arguments[0].at
+        raise resolver.refusal(at, f"{node.name}() needs a whole number.", f"Write {node.name}(8).")
+    return argument.value
+
+
+def _precisions(type_name: str) -> range | frozenset[int]:
+    """Return how precise a boundary can be; FHIRPath counts the digits of dates and times."""
+    if kind_of(type_name) == "number":
+        return range(_MOST_DIGITS + 1)
+    return frozenset(BOUND_WIDTHS[bound_kind(type_name)])
+
+
+def _digits(resolver: Resolver, node: fp.Call, source: Node) -> Node:
+    found = digits_of(resolver, source)
+    if found is None:
         raise resolver.refusal(
             node.at,
-            f"{node.name}() of a decimal is not supported: its digits are not kept when JSON is read.",
-            "Compute the bounds from the value.",
+            f"{node.name}() of a computed decimal is not supported: it has no digits of its own.",
+            "Apply it to the element, before computing.",
         )
-    if kind_of(source.type) not in {"date", "time"}:
-        raise resolver.refusal(
-            node.at, f"A {source.type} has no boundary.", "Use it on a date, dateTime or time."
-        )
-    name = f"{node.name}:{source.type}"
-    return Apply(name=name, arguments=(source,), type=source.type, many=False, paths=source.paths)
+    return found
 
 
 def _text(kind: str) -> Handler:
@@ -99,11 +132,7 @@ def _convert(kind: str) -> Handler:
                 node.at, f"{node.name}() of {source.type} is not supported.", "Use a simple value."
             )
         if node.name == "toString" and source.type == "decimal":
-            raise resolver.refusal(
-                node.at,
-                "toString() of a decimal is not supported: its digits are not kept when JSON is read.",
-                "Keep it a number.",
-            )
+            return _digits(resolver, node, source)
         if node.name in {"toInteger", "toDecimal"} and kind_of(source.type) in {"date", "time"}:
             raise resolver.refusal(node.at, f"A {source.type} is no number.", "Remove the call.")
         return resolver.apply(f"{node.name}:{kind_of(source.type)}", (source,), kind)
@@ -111,9 +140,23 @@ def _convert(kind: str) -> Handler:
     return handle
 
 
+def _clock(resolver: Resolver, node: fp.Call, _scope: Scope, _source: Node) -> Node:
+    """Return the time of the compilation, in UTC: one for all of the view and all rows."""
+    text = f"{resolver.moment:%Y-%m-%dT%H:%M:%S}.{resolver.moment.microsecond // 1000:03}Z"
+    if node.name == "now":
+        return Constant(type="dateTime", many=False, value=text)
+    day, _, time = text.removesuffix("Z").partition("T")
+    if node.name == "today":
+        return Constant(type="date", many=False, value=day)
+    return Constant(type="time", many=False, value=time)
+
+
 SCALAR_FUNCTIONS: dict[str, tuple[int, int, Handler]] = {
-    "lowBoundary": (0, 0, _boundary),
-    "highBoundary": (0, 0, _boundary),
+    "lowBoundary": (0, 1, _boundary),
+    "highBoundary": (0, 1, _boundary),
+    "now": (0, 0, _clock),
+    "today": (0, 0, _clock),
+    "timeOfDay": (0, 0, _clock),
     "startsWith": (1, 1, _text("boolean")),
     "endsWith": (1, 1, _text("boolean")),
     "contains": (1, 1, _text("boolean")),

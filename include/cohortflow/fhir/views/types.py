@@ -7,9 +7,16 @@ from typing import Literal
 from cohortflow.fhir.elements import is_primitive
 from cohortflow.model import ColumnType
 
-__all__ = ["Kind", "column_type", "common_type", "kind_of"]
+__all__ = ["BOUND_WIDTHS", "Kind", "bound_kind", "column_type", "common_type", "kind_of"]
 
 Kind = Literal["boolean", "string", "number", "date", "time", "complex", "empty"]
+
+BOUND_WIDTHS: dict[str, dict[int, int]] = {
+    "date": {4: 4, 6: 7, 8: 10},
+    "dateTime": {4: 4, 6: 7, 8: 10, 10: 13, 12: 16, 14: 19, 17: 23},
+    "time": {2: 2, 4: 5, 6: 8, 9: 12},
+}
+"""Precision of a boundary (number of digits) to the length of its text, without a time zone."""
 
 _NUMBERS = frozenset({"integer", "integer64", "positiveInt", "unsignedInt", "decimal"})
 _DATES = frozenset({"date", "dateTime", "instant"})
@@ -28,6 +35,11 @@ def kind_of(type_name: str) -> Kind:
     if type_name == "time":
         return "time"
     return "string" if is_primitive(type_name) else "complex"
+
+
+def bound_kind(type_name: str) -> str:
+    """Return which of ``BOUND_WIDTHS`` a date or time has."""
+    return type_name if type_name in BOUND_WIDTHS else "dateTime"
 
 
 def common_type(left: str, right: str) -> str | None:
