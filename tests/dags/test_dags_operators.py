@@ -123,6 +123,7 @@ def test_no_value_reaches_airflow_by_an_error(monkeypatch, redact, context):
     ("params", "message"),
     [
         ({"min_age": 400}, "Parameter 'min_age': the value must be at most 120."),
+        ({"mn_age": 40}, "no parameter 'mn_age'.\n  -> Did you mean 'min_age'"),
         ({"lab_codes": "hba1"}, "No entry 'hba1' in the catalog's valuesets."),
     ],
 )

@@ -6,13 +6,21 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 from integration_data import read_ndjson, truth
 
+from cohortflow.errors import ArtifactNotFoundError
 from cohortflow.model import DataInterval
 from cohortflow.workflow.runner import run_plan
+from cohortflow.workflow.steps import transform
 from cohortflow.workflow.steps.release import read_release
 
 pytestmark = pytest.mark.integration
+
+
+def find_state(run):
+    (path,) = (path for path in run.raw.list() if path.endswith("/_state.json"))
+    return path
 
 
 def test_publishes_the_cohort_of_the_ground_truth(s3_site, patients):
@@ -102,6 +110,39 @@ def test_an_export_taken_before_the_interval_ended_is_not_used_again(folder_site
     _, results = folder_site.run(day=unfinished)
     assert folder_site.sandbox.log.count("kickoff") == 2
     assert results["land.cohort"].facts["committed"], "the newer export replaces the older"
+
+
+def test_rows_land_under_the_export_that_they_were_made_from(folder_site):
+    run = folder_site.open_run()
+    taken = []
+
+    def replace_export(step, result):
+        if step.kind == "validate" and result is None:
+            path = find_state(run)
+            state = json.loads(run.raw.read(path))
+            taken.append(datetime.fromisoformat(state["transaction_time"]))
+            run.raw.write(path, json.dumps(state | {"transaction_time": "2026-12-31T00:00:00Z"}).encode())
+
+    run_plan(run, on_step=replace_export)
+    (commit,) = DeltaTable(run.datasets.child("cohort")).history(1)
+    assert [datetime.fromisoformat(commit["cohortflow"]["transaction_time"])] == taken
+
+
+def test_an_export_that_is_replaced_while_it_is_read_stops_the_run(folder_site, monkeypatch):
+    run = folder_site.open_run()
+    read_views = transform.read_views
+
+    def replace_export(*arguments, **options):
+        path = find_state(run)
+        state = json.loads(run.raw.read(path))
+        state["files"][0]["sha256"] = "0" * 64
+        run.raw.write(path, json.dumps(state).encode())
+        return read_views(*arguments, **options)
+
+    monkeypatch.setattr(transform, "read_views", replace_export)
+    with pytest.raises(ArtifactNotFoundError, match="Another run replaced the export"):
+        run_plan(run)
+    assert not run.datasets.list("cohort")
 
 
 def test_changed_parameters_publish_beside_the_study(s3_site):

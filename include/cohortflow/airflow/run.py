@@ -70,10 +70,8 @@ def open_run(study: str, context: Context) -> Run:
     loaded = project.load_study(study)
     parameters: dict[str, Any] = dict(context["params"])
     fresh = bool(parameters.pop(FRESH_EXPORT, False))
-    known = loaded.template.model.parameters
-    plan = compile_plan(
-        loaded, name_environment(), project, {name: parameters[name] for name in parameters if name in known}
-    )
+    # Unknown names are passed on to be refused: a misspelt one would otherwise run the study as it is.
+    plan = compile_plan(loaded, name_environment(), project, parameters)
     dag_run = context["dag_run"]
     return Run(
         plan=plan,

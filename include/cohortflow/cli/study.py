@@ -154,4 +154,8 @@ def _parse_parameter(text: str) -> tuple[str, Any]:
     name, separator, value = text.partition("=")
     if not separator:
         raise StudyError(f"'{text}' is not name=value.", place="--param", remedy="Write -p min_age=40.")
-    return name.strip(), yaml.safe_load(value)
+    try:
+        return name.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        # What is no YAML, such as the unit %, is plain text.
+        return name.strip(), value

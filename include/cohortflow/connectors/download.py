@@ -101,7 +101,8 @@ class Downloader:
     async def _fetch(self, item: FileState) -> FileState:
         meter = FileMeter()
         outcomes = OutcomeMeter(self._bulk.profile.warning_codes) if item.section == "error" else None
-        await self._sink.write_file(item.name, self._chunks(item, meter, outcomes))
+        async with aclosing(self._chunks(item, meter, outcomes)) as chunks:
+            await self._sink.write_file(item.name, chunks)
         if outcomes is not None and (ignored := self._bulk.profile.fatal_codes & outcomes.codes):
             raise ExportRejectedError(
                 f"The server ignored a part of the request ({', '.join(sorted(ignored))}).",

@@ -129,13 +129,14 @@ class Store:
         return len(paths)
 
 
-def open_store(uri: str, deployment: Deployment) -> Store:
+def open_store(uri: str, deployment: Deployment, *, private: bool = False) -> Store:
     """Open a lake or a folder in it.
 
     Args:
         uri: ``s3://bucket/prefix``, ``file:///path`` or a path.
         deployment: Where the connection ``cohortflow_lake`` is looked up for ``s3://``; without
             one the ``AWS_*`` environment and the machine's own role are used.
+        private: Whether a folder that is made here is for its owner alone. One that exists keeps its mode.
 
     Raises:
         ConfigurationError: The scheme is not supported, or a folder's name is not.
@@ -150,7 +151,8 @@ def open_store(uri: str, deployment: Deployment) -> Store:
                 remedy="Use a path of letters, digits and . _ - + @ ~ only.",
             )
         with storage_errors(str(folder)):
-            return Store(str(folder), _backend=LocalStore(folder, mkdir=True))
+            folder.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
+            return Store(str(folder), _backend=LocalStore(folder))
     if scheme not in ("s3", "s3a"):
         raise ConfigurationError(
             f"The lake's scheme '{scheme}' is not supported.",
@@ -217,13 +219,14 @@ def storage_errors(uri: str) -> Iterator[None]:
             remedy=f"Check login and password of the connection '{LAKE_CONNECTION}' and the bucket's policy.",
         ) from None
     except (BaseError, OSError) as error:
+        if "://" in uri:
+            check = f"Check endpoint and credentials of '{LAKE_CONNECTION}' and that the bucket exists"
+        else:
+            check = f"Check that the folder '{LAKE_CONNECTION}' can be written and that its disk has room"
         raise StoreUnavailableError(
             f"The object store cannot be reached ({type(error).__name__}).",
             place=uri,
-            remedy=(
-                f"Check endpoint and credentials of '{LAKE_CONNECTION}' and that the bucket exists; "
-                "nothing was published, the task can be run again."
-            ),
+            remedy=f"{check}; nothing was published, the task can be run again.",
         ) from None
 
 

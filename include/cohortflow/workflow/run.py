@@ -9,7 +9,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from cohortflow.errors import ConfigurationError, ConnectionNotFoundError, ProjectKeyError
+from cohortflow.errors import (
+    ArtifactNotFoundError,
+    ConfigurationError,
+    ConnectionNotFoundError,
+    ProjectKeyError,
+)
 from cohortflow.model import DataInterval, DatasetRef, NoProgress, Progress
 from cohortflow.redaction.keys import ProjectKey
 
@@ -69,18 +74,19 @@ class Run:
     @cached_property
     def raw(self) -> Store:
         """The zone of exports as received: patient data."""
-        return self._open(self.plan.environment.zones.raw)
+        return self._open(self.plan.environment.zones.raw, private=True)
 
     @cached_property
     def study_work(self) -> Store:
         """The zone of the intermediates of all runs of this study."""
-        return self._open(f"{self.plan.environment.zones.work}/{self.plan.name}")
+        return self._open(f"{self.plan.environment.zones.work}/{self.plan.name}", private=True)
 
     @cached_property
     def work(self) -> Store:
         """The zone of this run's intermediates: patient data, removed when the run ends."""
         digest = hashlib.sha256(self.run_id.encode()).hexdigest()[:12]
-        return self._open(f"{self.plan.environment.zones.work}/{self.plan.name}/{self.interval.key}/{digest}")
+        path = f"{self.plan.environment.zones.work}/{self.plan.name}/{self.interval.key}/{digest}"
+        return self._open(path, private=True)
 
     @cached_property
     def datasets(self) -> Store:
@@ -109,7 +115,7 @@ class Run:
             key.require_fingerprint(str(known["fingerprint"]))
         return key
 
-    def _open(self, zone: str) -> Store:
+    def _open(self, zone: str, *, private: bool = False) -> Store:
         from cohortflow.lake import open_store
 
         lake = self.deployment.variable(LAKE_VARIABLE)
@@ -118,7 +124,7 @@ class Run:
                 f"The variable '{LAKE_VARIABLE}' is not set.",
                 remedy="Set it to the lake's URI, such as s3://lake or a folder.",
             )
-        return open_store(zone.replace("{lake}", (lake or "").rstrip("/")), self.deployment)
+        return open_store(zone.replace("{lake}", (lake or "").rstrip("/")), self.deployment, private=private)
 
     def output_path(self, step: str, view: str) -> str:
         """Return where a step leaves a table in the work zone."""
@@ -128,6 +134,22 @@ class Run:
         """Leave a step's result for the release document."""
         content = json.dumps({"step": step, "seconds": round(seconds, 3), **result.to_dict()})
         self.work.write(f"_results/{step}.json", content.encode())
+
+    def load_result(self, step: str) -> dict[str, Any]:
+        """Load the result of a step that this run has done.
+
+        Raises:
+            ArtifactNotFoundError: There is none.
+        """
+        content = self.work.read(f"_results/{step}.json")
+        if content is None:
+            raise ArtifactNotFoundError(
+                f"The result of the step '{step}' is missing; intermediates are removed when a run ends.",
+                place=self.work.uri,
+                remedy="Run the whole study again: clear the run's first task with all downstream tasks.",
+            )
+        result: dict[str, Any] = json.loads(content)
+        return result
 
     def load_results(self) -> dict[str, dict[str, Any]]:
         """Return the results of all steps so far, by step id."""

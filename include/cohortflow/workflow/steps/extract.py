@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
+import logging
 from datetime import datetime
 
 from cohortflow.connectors import (
@@ -21,7 +22,7 @@ from cohortflow.connectors import (
     poll_once,
     run_export,
 )
-from cohortflow.connectors.state import read_state
+from cohortflow.connectors.state import read_state, write_state
 from cohortflow.errors import ArtifactNotFoundError
 from cohortflow.lake import RawExport
 from cohortflow.workflow.datasets import views_to_read
@@ -35,6 +36,8 @@ __all__ = [
     "load_extraction",
     "plan_extraction",
 ]
+
+_log = logging.getLogger(__name__)
 
 _SECONDS_PER_HOUR = 3600
 
@@ -53,11 +56,6 @@ class Extraction:
     result: ExtractionResult
     digest: str
 
-    @property
-    def transaction_time(self) -> datetime:
-        """The source's time of the data."""
-        return datetime.fromisoformat(self.result.transaction_time)
-
     def uris(self, resource: str) -> list[str]:
         """Return the URIs of a resource type's files."""
         return [self.export.uri(name) for name in self.result.files.get(resource, ())]
@@ -67,7 +65,8 @@ def plan_extraction(run: Run) -> tuple[FhirSource, ExportRequest, RawExport]:
     """Return the server, the request and the folder of a run's export.
 
     The folder depends on the request and the interval and not on the run, so that a run repeated
-    later works on the data that the interval had; ``fresh_export`` asks for new ones.
+    later works on the data that the interval had; ``fresh_export`` asks for new ones. An export taken
+    before the interval ended is not used again.
 
     Raises:
         ConfigurationError: The connection is missing or wrong.
@@ -98,6 +97,7 @@ def extract_bulk(run: Run, _view: str = "") -> StepResult:
     source, request, export = plan_extraction(run)
 
     async def extract() -> None:
+        await _discard_early_export(run, export)
         async with connect(source) as client:
             await run_export(BulkExport(client), request, export, run.progress)
 
@@ -116,6 +116,7 @@ async def advance_extraction(run: Run) -> RawExport | None:
         SourceError: The server failed otherwise.
     """
     source, request, export = plan_extraction(run)
+    await _discard_early_export(run, export)
     async with connect(source) as client:
         bulk = BulkExport(client)
         await ensure_started(bulk, request, export)
@@ -123,6 +124,16 @@ async def advance_extraction(run: Run) -> RawExport | None:
             return export
         await download_all(bulk, export, run.progress)
     return None
+
+
+async def _discard_early_export(run: Run, export: RawExport) -> None:
+    """Make a complete export void that was taken before the interval ended: it lacks what came after."""
+    state = await read_state(export)
+    if state is None or state.phase is not Phase.COMPLETE:
+        return
+    if datetime.fromisoformat(state.transaction_time) < run.interval.end:
+        _log.info("The export at hand was taken before the interval ended; exporting again")
+        await write_state(export, state.evolve(phase=Phase.EXPIRED))
 
 
 def describe_extraction(run: Run) -> StepResult:

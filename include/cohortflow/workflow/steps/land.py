@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 
 from cohortflow import __version__
 from cohortflow.engine import read_table
 from cohortflow.lake import Landing, land_dataset
 from cohortflow.workflow.run import Run, StepResult
-from cohortflow.workflow.steps.extract import load_extraction
 from cohortflow.workflow.steps.redact import STEP as REDACT
+from cohortflow.workflow.steps.transform import STEP as TRANSFORM
 
 __all__ = ["land_view"]
 
 
 def land_view(run: Run, view: str) -> StepResult:
     """Replace this interval's rows of a published dataset, and nothing else."""
-    extraction = load_extraction(run)
-    content = hashlib.sha256(f"{run.plan.digest}:{extraction.digest}:{run.key.fingerprint}".encode())
+    # Of the export that the rows were made from; the raw zone may hold another one by now.
+    export = run.load_result(TRANSFORM)
+    # The interval's end decides rows as much as its start, which alone is in the key.
+    as_of = run.interval.end.isoformat()
+    content = hashlib.sha256(
+        f"{run.plan.digest}:{export['export_digest']}:{run.key.fingerprint}:{as_of}".encode()
+    )
     outcome = land_dataset(
         read_table(run.output_path(REDACT, view), run.work),
         Landing(
@@ -25,7 +31,7 @@ def land_view(run: Run, view: str) -> StepResult:
             path=view,
             application=f"cohortflow/{run.plan.name}",
             interval=run.interval.key,
-            transaction_time=extraction.transaction_time,
+            transaction_time=datetime.fromisoformat(export["transaction_time"]),
             content=content.hexdigest(),
             partition_by=run.plan.datasets[view].partition_by,
             description=f"{run.plan.title}: {view}",

@@ -8,7 +8,7 @@ import polars as pl
 
 from cohortflow.cohort import before, restrict
 from cohortflow.engine import describe_table, plan_write, read_table, write_table
-from cohortflow.errors import MalformedDataError
+from cohortflow.errors import ArtifactNotFoundError, MalformedDataError
 from cohortflow.fhir.ndjson import read_views
 from cohortflow.fhir.views import CompiledView, compile_view
 from cohortflow.workflow.datasets import COHORT_DATASET, views_to_read
@@ -27,6 +27,7 @@ def transform_views(run: Run, _view: str = "") -> StepResult:
     line in the raw zone's ``_quarantine`` and counted.
 
     Raises:
+        ArtifactNotFoundError: Another run replaced the export meanwhile.
         MalformedDataError: A resource type has a larger share of malformed lines than the study allows.
     """
     extraction = load_extraction(run)
@@ -45,7 +46,20 @@ def transform_views(run: Run, _view: str = "") -> StepResult:
     for resource, count in malformed.items():
         _check_malformed(run, resource, count, extraction.result.resources.get(resource, 0))
     references = tuple(describe_table(name, run.output_path(STEP, name), run.work) for name in names)
-    return StepResult(references, {"malformed": {name: count for name, count in malformed.items() if count}})
+    if load_extraction(run).digest != extraction.digest:
+        raise ArtifactNotFoundError(
+            "Another run replaced the export while this one read it.",
+            place=extraction.export.store.child(extraction.export.prefix),
+            remedy="Run the whole study again: clear the run's first task with all downstream tasks.",
+        )
+    return StepResult(
+        references,
+        {
+            "malformed": {name: count for name, count in malformed.items() if count},
+            "transaction_time": extraction.result.transaction_time,
+            "export_digest": extraction.digest,
+        },
+    )
 
 
 def _plan_view(run: Run, name: str, frame: pl.LazyFrame) -> pl.LazyFrame:
