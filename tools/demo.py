@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from stack import BIN, PROJECT, AirflowHome, Process, ProcessGroup, start_s3, st
 
 STUDY = "diabetes_nightly"
 SEED = 1
+NIGHTLY_RUN = timedelta(hours=2)
 QUESTION = "HbA1c of the cohort by administrative gender"
 QUERY = """
 SELECT p.gender, COUNT(DISTINCT o.patient_id) AS patients, COUNT(*) AS results,
@@ -85,9 +86,10 @@ def _run_study(group: ProcessGroup, airflow: AirflowHome, environ: dict[str, str
     if not (airflow.folder / "airflow.db").exists():
         _say("creating Airflow's database")
     _wait(airflow.run(group, "migrate", "db", "migrate", environ=environ), "airflow db migrate")
-    day = datetime.now(UTC).date()
-    _say(f"running the DAG {STUDY} (airflow dags test {STUDY} {day})")
-    process = airflow.run(group, "dag", "dags", "test", STUDY, str(day), environ=environ)
+    # Named by the moment when the nightly run is due, the run covers the day before it.
+    due = f"{(datetime.now(UTC) - NIGHTLY_RUN).date()}T02:00:00"
+    _say(f"running the DAG {STUDY} (airflow dags test {STUDY} {due})")
+    process = airflow.run(group, "dag", "dags", "test", STUDY, due, environ=environ)
     shown = 0
     while True:
         running = process.running
@@ -123,7 +125,7 @@ def _answer(document: dict[str, Any], options: dict[str, str]) -> None:
 
     from cohortflow.cli.console import print_table
 
-    interval = str(document["interval"]["start"])[:10]
+    interval = document["interval"]["key"]
     tables = {
         dataset["name"]: pl.scan_delta(
             dataset["uri"], version=dataset["version"], storage_options=options or None

@@ -193,10 +193,11 @@ def _supervisor() -> int:
     """Return the supervisor's process id, or 0 where none runs."""
     try:
         pid = int(json.loads(STATE.read_text())["pid"])
-        os.kill(pid, 0)
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (OSError, ValueError, KeyError):
         return 0
-    return pid
+    # After a crash the number may belong to another program.
+    return pid if str(Path(__file__).name).encode() in command else 0
 
 
 def _call(command: list[str], environ: dict[str, str] | None = None) -> None:

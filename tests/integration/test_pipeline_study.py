@@ -13,6 +13,7 @@ from cohortflow.errors import ArtifactNotFoundError
 from cohortflow.model import DataInterval
 from cohortflow.workflow.runner import run_plan
 from cohortflow.workflow.steps import transform
+from cohortflow.workflow.steps.clean import clean_run
 from cohortflow.workflow.steps.release import read_release
 
 pytestmark = pytest.mark.integration
@@ -209,3 +210,25 @@ def test_cli_runs_the_study_and_prints_json(folder_site):
     assert process.returncode == 0, output
     document = json.loads(output[output.index("{") :])
     assert document["release"]["study"] == "diabetes_nightly"
+
+
+def test_two_runs_at_once_both_succeed(folder_site):
+    arguments = ("study", "run", "diabetes_nightly", "--date", "2026-10-31", "--json")
+    processes = [folder_site.start_cli(*arguments) for _ in range(3)]
+    outputs = [process.communicate(timeout=180)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+    run = folder_site.open_run()
+    alone, _ = folder_site.run(day=date(2026, 10, 30))
+    rows, others = folder_site.rows(run, "patient"), folder_site.rows(alone, "patient")
+    of_day = rows.filter(pl.col("data_interval") == "2026-10-31").drop("data_interval")
+    assert of_day.equals(others.filter(pl.col("data_interval") == "2026-10-30").drop("data_interval"))
+
+
+def test_intermediates_are_removed_without_a_plan(folder_site):
+    run = folder_site.open_run()
+    other = folder_site.open_run(run_id="other")
+    run.work.write("redact/patient.parquet", b"x")
+    other.work.write("redact/patient.parquet", b"x")
+    clean_run(run.plan.environment, run.run_id, run.deployment)
+    assert run.work.list() == []
+    assert other.work.list() == ["redact/patient.parquet"]

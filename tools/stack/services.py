@@ -146,6 +146,7 @@ def start_postgres(group: ProcessGroup, folder: Path) -> str:
     port, data = find_free_port(), folder / "data"
     password = keep_secret(folder / ".postgres.secret", lambda: secrets.token_hex(20))
     secret = folder / "password"
+    secret.touch(mode=0o600)
     secret.write_text(password)
     user = None
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from cohortflow.airflow.deployment import AirflowDeployment
 from cohortflow.airflow.run import open_run
 from cohortflow.airflow.triggers import BulkExportTrigger
 from cohortflow.errors import (
@@ -21,8 +22,10 @@ from cohortflow.errors import (
     QualityError,
     StaleWriteError,
 )
+from cohortflow.workflow.environment import load_environment, name_environment
 from cohortflow.workflow.plan import Step, StepKind
 from cohortflow.workflow.runner import guard, record_step, run_step
+from cohortflow.workflow.study import Project
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -203,7 +206,20 @@ class WriteReleaseOperator(StudyOperator):
 
 
 class CleanWorkOperator(StudyOperator):
-    """Removes the run's intermediates."""
+    """Removes the run's intermediates, also where the study does not compile with the run's parameters."""
 
     kind = StepKind.CLEAN
     ui_color = "#eaecee"
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Clean up after the run."""
+
+        def clean() -> dict[str, Any]:
+            from cohortflow.workflow.steps.clean import clean_run
+
+            environment = load_environment(name_environment(), Project.default().catalog)
+            return clean_run(environment, context["run_id"], AirflowDeployment()).to_dict()
+
+        result = guard(self.step.id, clean)
+        self.log.info("%s done: %s", self.step.id, result)
+        return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -47,4 +48,4 @@ def serve(
         open=open_access,
         export_seconds=export_seconds,
     )
-    serve_sandbox(config, ready_file=ready_file)
+    serve_sandbox(config, ready_file=ready_file, announce=partial(print, flush=True))

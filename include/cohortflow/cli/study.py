@@ -107,6 +107,8 @@ def run(
     """Run a study's plan without Airflow; connections come from AIRFLOW_CONN_* variables."""
     compiled = _compile(study, env, param)
     covered: date = day.date() if day else datetime.now(UTC).date() - timedelta(days=1)
+    if covered > datetime.now(UTC).date():
+        raise StudyError(f"{covered} is in the future.", place="--date", remedy="Name a day that has begun.")
     with BarProgress() as progress:
         work = Run(
             plan=compiled,

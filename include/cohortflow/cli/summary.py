@@ -13,7 +13,7 @@ __all__ = ["print_release"]
 
 def print_release(document: Mapping[str, Any]) -> None:
     """Print the tables of a release document."""
-    title = f"{document['title']}: {document['interval']['start'][:10]}, {document['environment']}"
+    title = f"{document['title']}: {document['interval']['key']}, {document['environment']}"
     print_table(
         title,
         ["dataset", "rows", "columns", "version", "URI"],

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from cohortflow.connectors.bulk import BulkExport, InProgress
 from cohortflow.connectors.manifest import Manifest
-from cohortflow.connectors.state import ExportState, FileState, RawSink, plan_files, write_state
+from cohortflow.connectors.state import ExportState, FileState, RawSink, plan_files, settle_state
 from cohortflow.connectors.transfer import FileMeter, OutcomeMeter
 from cohortflow.errors import (
     ExportExpiredError,
@@ -143,7 +143,7 @@ class Downloader:
             now = self._clock.time()
             if force or now - self._saved_at >= _CHECKPOINT_SECONDS:
                 self._saved_at = now
-                await write_state(self._sink, self.state)
+                await settle_state(self._sink, self.state)
 
     async def _refresh_addresses(self) -> bool:
         """Ask for the manifest again and take over its addresses; ``False`` if it is another export's."""

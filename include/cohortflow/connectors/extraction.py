@@ -22,7 +22,15 @@ from typing import Any
 
 from cohortflow.connectors.bulk import BulkExport, ExportRequest, InProgress
 from cohortflow.connectors.download import Downloader
-from cohortflow.connectors.state import ExportState, Phase, RawSink, plan_files, read_state, write_state
+from cohortflow.connectors.state import (
+    ExportState,
+    Phase,
+    RawSink,
+    plan_files,
+    read_state,
+    settle_state,
+    write_state,
+)
 from cohortflow.errors import (
     ArtifactNotFoundError,
     ExportExpiredError,
@@ -131,7 +139,8 @@ async def ensure_started(bulk: BulkExport, request: ExportRequest, sink: RawSink
             await bulk.delete(state.status_url)
     # The old state must be gone before its files are: it calls them done.
     fresh = ExportState(server=server, request_digest=request.digest)
-    await write_state(sink, fresh)
+    if (standing := await settle_state(sink, fresh)) is not fresh:
+        return standing
     await sink.remove_files()
     status_url = await bulk.kick_off(request)
     state = fresh.evolve(phase=Phase.RUNNING, status_url=status_url, kicked_off_at=_now(bulk))
@@ -161,11 +170,9 @@ async def poll_once(bulk: BulkExport, sink: RawSink) -> InProgress | ExportState
     try:
         answer = await bulk.poll(state.status_url)
     except ExportExpiredError:
-        await write_state(sink, state.evolve(phase=Phase.EXPIRED))
-        raise
+        return await _end(sink, state, Phase.EXPIRED)
     except ExportRejectedError:
-        await write_state(sink, state.evolve(phase=Phase.FAILED))
-        raise
+        return await _end(sink, state, Phase.FAILED)
     if isinstance(answer, InProgress):
         await _note_outage(bulk, sink, state, answer)
         _check_patience(bulk, state)
@@ -177,7 +184,7 @@ async def poll_once(bulk: BulkExport, sink: RawSink) -> InProgress | ExportState
         requires_access_token=answer.requires_access_token,
         files=plan_files(answer),
     )
-    await write_state(sink, ready)
+    ready = await settle_state(sink, ready)
     _log.info("The export on %s is ready: %d files", bulk.client.source.host, len(ready.files))
     return ready
 
@@ -205,8 +212,7 @@ async def download_all(bulk: BulkExport, sink: RawSink, progress: Progress | Non
     try:
         ready = await downloader.run()
     except ExportExpiredError:
-        await write_state(sink, downloader.state.evolve(phase=Phase.EXPIRED))
-        raise
+        return ExtractionResult.from_state(await _end(sink, downloader.state, Phase.EXPIRED))
     # Addresses may be signed: they are not kept longer than needed.
     files = tuple(item.model_copy(update={"url": ""}) for item in ready.files)
     complete = ready.evolve(phase=Phase.COMPLETE, files=files)
@@ -279,6 +285,17 @@ async def _run(
     return await download_all(bulk, sink, progress)
 
 
+async def _end(sink: RawSink, state: ExportState, phase: Phase) -> ExportState:
+    """Remember that an export ended badly, and raise on; return it if another run completed it instead.
+
+    A run that completes an export removes it from the server, so that others find it gone.
+    """
+    standing = await settle_state(sink, state.evolve(phase=phase))
+    if standing.phase is Phase.COMPLETE:
+        return standing
+    raise  # noqa: PLE0704  # called while the server's answer is being handled
+
+
 async def _started(sink: RawSink) -> ExportState:
     state = await read_state(sink)
     if state is None or state.phase in _ENDED:
@@ -292,14 +309,14 @@ async def _started(sink: RawSink) -> ExportState:
 async def _note_outage(bulk: BulkExport, sink: RawSink, state: ExportState, answer: InProgress) -> None:
     if not answer.transient:
         if state.unreachable_since is not None:
-            await write_state(sink, state.evolve(unreachable_since=None))
+            await settle_state(sink, state.evolve(unreachable_since=None))
         return
     now = _now(bulk)
     if state.unreachable_since is None:
-        await write_state(sink, state.evolve(unreachable_since=now))
+        await settle_state(sink, state.evolve(unreachable_since=now))
     elif (now - state.unreachable_since).total_seconds() > bulk.profile.max_outage_seconds:
         # The next run starts counting again.
-        await write_state(sink, state.evolve(unreachable_since=None))
+        await settle_state(sink, state.evolve(unreachable_since=None))
         raise TransientSourceError(
             f"The server has been unreachable for {_hours(bulk.profile.max_outage_seconds)}.",
             place=bulk.client.source.host,

@@ -20,6 +20,7 @@ __all__ = [
     "Section",
     "plan_files",
     "read_state",
+    "settle_state",
     "write_state",
 ]
 
@@ -193,3 +194,20 @@ async def read_state(sink: RawSink) -> ExportState | None:
 async def write_state(sink: RawSink, state: ExportState) -> None:
     """Write the state of a sink."""
     await sink.write_state(state.model_dump_json(indent=1).encode())
+
+
+async def settle_state(sink: RawSink, state: ExportState) -> ExportState:
+    """Write the state of an unfinished export, unless another run has completed the same one meanwhile.
+
+    Returns:
+        What stands now: the given state, or the completed one.
+    """
+    current = await read_state(sink)
+    if (
+        current is not None
+        and current.phase is Phase.COMPLETE
+        and (current.server, current.request_digest) == (state.server, state.request_digest)
+    ):
+        return current
+    await write_state(sink, state)
+    return state

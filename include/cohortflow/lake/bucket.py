@@ -29,7 +29,7 @@ def prepare_lake(uri: str, deployment: Deployment) -> None:
     if parts.scheme in ("s3", "s3a"):
         _create_bucket(parts.netloc, deployment)
     store = open_store(uri, deployment)
-    probe = f".probe/{uuid.uuid4().hex}"
+    probe = f".probe-{uuid.uuid4().hex}"
     try:
         if not store.create(probe, b"1") or store.create(probe, b"2"):
             raise LakeError(
@@ -38,7 +38,7 @@ def prepare_lake(uri: str, deployment: Deployment) -> None:
                 remedy="Use an endpoint that honours them: AWS S3, SeaweedFS 4.48 or later, Ceph, MinIO.",
             )
     finally:
-        store.delete(".probe")
+        store.remove(probe)
 
 
 def _create_bucket(bucket: str, deployment: Deployment) -> None:

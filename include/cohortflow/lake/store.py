@@ -114,6 +114,11 @@ class Store:
                 if not older_than or meta["last_modified"] < latest
             )
 
+    def remove(self, path: str) -> None:
+        """Delete one file, if it is there."""
+        with storage_errors(self.uri), contextlib.suppress(FileNotFoundError):
+            obstore.delete(self._backend, path)
+
     def delete(self, prefix: str, *, keep: str = "", older_than: timedelta = timedelta(0)) -> int:
         """Delete the files below a prefix that were last written so long ago, but for one.
 

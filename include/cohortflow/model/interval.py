@@ -34,8 +34,16 @@ class DataInterval:
 
     @property
     def key(self) -> str:
-        """Name of the interval in paths and partitions: its start, ``YYYY-MM-DD`` or with time."""
-        start = self.start.astimezone(UTC)
-        if (start.hour, start.minute, start.second) == (0, 0, 0):
-            return start.strftime("%Y-%m-%d")
-        return start.strftime("%Y-%m-%dT%H%M%S")
+        """Name of the interval in paths and partitions.
+
+        A UTC day is its date, ``2026-11-18``; any other span is start and end, joined by ``--``, so
+        that a day and a week which begin together are two intervals.
+        """
+        start, end = _name(self.start), _name(self.end)
+        return start if self == DataInterval.of_day(self.start.astimezone(UTC).date()) else f"{start}--{end}"
+
+
+def _name(moment: datetime) -> str:
+    moment = moment.astimezone(UTC)
+    midnight = (moment.hour, moment.minute, moment.second, moment.microsecond) == (0, 0, 0, 0)
+    return moment.strftime("%Y-%m-%d" if midnight else "%Y-%m-%dT%H%M%S")

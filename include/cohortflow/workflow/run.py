@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cohortflow.model import Catalog, Deployment
     from cohortflow.workflow.plan import Plan
 
-__all__ = ["LAKE_VARIABLE", "Run", "StepResult"]
+__all__ = ["LAKE_VARIABLE", "Run", "StepResult", "name_work_folder", "open_zone"]
 
 LAKE_VARIABLE = "cohortflow_lake"
 """Airflow variable with the lake's URI."""
@@ -47,6 +47,28 @@ class StepResult:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form."""
         return {"datasets": [ref.to_dict() for ref in self.datasets], **self.facts}
+
+
+def name_work_folder(run_id: str) -> str:
+    """Return the name of a run's folder in the work zone: 12 hex digits."""
+    return hashlib.sha256(run_id.encode()).hexdigest()[:12]
+
+
+def open_zone(zone: str, deployment: Deployment, *, private: bool = False) -> Store:
+    """Open a zone, or a folder in it, by the environment's URI with ``{lake}`` in it.
+
+    Raises:
+        ConfigurationError: The lake's variable is not set.
+    """
+    from cohortflow.lake import open_store
+
+    lake = deployment.variable(LAKE_VARIABLE)
+    if "{lake}" in zone and not lake:
+        raise ConfigurationError(
+            f"The variable '{LAKE_VARIABLE}' is not set.",
+            remedy="Set it to the lake's URI, such as s3://lake or a folder.",
+        )
+    return open_store(zone.replace("{lake}", (lake or "").rstrip("/")), deployment, private=private)
 
 
 @dataclass(frozen=True)
@@ -77,16 +99,10 @@ class Run:
         return self._open(self.plan.environment.zones.raw, private=True)
 
     @cached_property
-    def study_work(self) -> Store:
-        """The zone of the intermediates of all runs of this study."""
-        return self._open(f"{self.plan.environment.zones.work}/{self.plan.name}", private=True)
-
-    @cached_property
     def work(self) -> Store:
         """The zone of this run's intermediates: patient data, removed when the run ends."""
-        digest = hashlib.sha256(self.run_id.encode()).hexdigest()[:12]
-        path = f"{self.plan.environment.zones.work}/{self.plan.name}/{self.interval.key}/{digest}"
-        return self._open(path, private=True)
+        folder = f"{self.plan.name}/{self.interval.key}/{name_work_folder(self.run_id)}"
+        return self._open(f"{self.plan.environment.zones.work}/{folder}", private=True)
 
     @cached_property
     def datasets(self) -> Store:
@@ -116,15 +132,7 @@ class Run:
         return key
 
     def _open(self, zone: str, *, private: bool = False) -> Store:
-        from cohortflow.lake import open_store
-
-        lake = self.deployment.variable(LAKE_VARIABLE)
-        if "{lake}" in zone and not lake:
-            raise ConfigurationError(
-                f"The variable '{LAKE_VARIABLE}' is not set.",
-                remedy="Set it to the lake's URI, such as s3://lake or a folder.",
-            )
-        return open_store(zone.replace("{lake}", (lake or "").rstrip("/")), self.deployment, private=private)
+        return open_zone(zone, self.deployment, private=private)
 
     def output_path(self, step: str, view: str) -> str:
         """Return where a step leaves a table in the work zone."""

@@ -15,14 +15,16 @@ class TestInterval:
         assert interval.end - interval.start == timedelta(days=1)
         assert interval.key == "2026-11-01"
 
-    def test_key_has_the_time_where_it_is_not_midnight(self):
+    def test_key_has_both_ends_where_it_is_not_one_day(self):
         start = datetime(2026, 11, 1, 6, 30, tzinfo=UTC)
-        assert DataInterval(start, start + timedelta(hours=1)).key == "2026-11-01T063000"
+        assert DataInterval(start, start + timedelta(hours=1)).key == "2026-11-01T063000--2026-11-01T073000"
+        day = datetime(2026, 11, 1, tzinfo=UTC)
+        assert DataInterval(day, day + timedelta(days=7)).key == "2026-11-01--2026-11-08"
 
     def test_key_is_in_utc(self):
         zone = timezone(timedelta(hours=5))
         start = datetime(2026, 11, 1, 5, tzinfo=zone)
-        assert DataInterval(start, start).key == "2026-11-01"
+        assert DataInterval(start, start + timedelta(days=1)).key == "2026-11-01"
 
     def test_naive_and_reversed_are_refused(self):
         naive = datetime(2026, 11, 1)  # noqa: DTZ001  # the case

@@ -52,14 +52,18 @@ def write_release(run: Run, _view: str = "") -> StepResult:
     datasets of two runs mixed.
     """
     results = run.load_results()
-    landed = [record for step, record in results.items() if step.startswith(f"{StepKind.LAND}.")]
+    landed = [results[f"{StepKind.LAND}.{name}"] for name in run.plan.published]
     document = {
         "study": run.plan.study,
         "variant": run.plan.variant,
         "title": run.plan.title,
         "environment": run.plan.environment.environment,
         "policy": run.plan.policy.name,
-        "interval": {"start": run.interval.start.isoformat(), "end": run.interval.end.isoformat()},
+        "interval": {
+            "key": run.interval.key,
+            "start": run.interval.start.isoformat(),
+            "end": run.interval.end.isoformat(),
+        },
         "parameters": dict(run.plan.parameters),
         "plan": run.plan.digest,
         "key": run.key.fingerprint,

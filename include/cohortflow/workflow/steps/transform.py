@@ -80,8 +80,11 @@ def read_view(run: Run, name: str) -> pl.LazyFrame:
 
 
 def _quarantine(run: Run, prefix: str, resource: str, malformed: pl.DataFrame) -> int:
+    path = f"{prefix}/_quarantine/{resource}.parquet"
     if malformed.height:
-        write_table(malformed.lazy(), resource, f"{prefix}/_quarantine/{resource}.parquet", run.raw)
+        write_table(malformed.lazy(), resource, path, run.raw)
+    else:
+        run.raw.remove(path)  # of an earlier read
     return malformed.height
 
 
