@@ -153,6 +153,8 @@ def _import_settings(environ: dict[str, str]) -> dict[str, str]:
             "conn_type": item["conn_type"],
             "host": item.get("conn_host"),
             "login": item.get("conn_login"),
+            "password": item.get("conn_password"),
+            "schema": item.get("conn_schema"),
             "port": item.get("conn_port"),
             "extra": json.dumps(item.get("conn_extra") or {}),
         }

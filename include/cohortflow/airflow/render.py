@@ -121,7 +121,7 @@ def _params(plan: Plan, study: LoadedStudy) -> dict[str, Param]:
 def _document(plan: Plan, study: LoadedStudy) -> str:
     """Return the DAG's page: what the study is, its parameters, its graph."""
     rows = "\n".join(
-        f"| {name} | {plan.parameters[name]} | {parameter.help} |"
+        f"| {name} | {_cell(plan.parameters[name])} | {_cell(parameter.help)} |"
         for name, parameter in study.template.model.parameters.items()
     )
     return (
@@ -132,3 +132,8 @@ def _document(plan: Plan, study: LoadedStudy) -> str:
         "A run triggered with other values publishes beside the study's datasets, never over them.\n\n"
         f"```mermaid\n{draw_mermaid(plan)}```\n"
     )
+
+
+def _cell(value: object) -> str:
+    """Return a value as the text of a Markdown table's cell."""
+    return str(value).replace("|", r"\|").replace("\n", " ")

@@ -112,12 +112,13 @@ def run_plan(
                 notify(step, None)
                 results[step.id] = run_step(run, step)
                 notify(step, results[step.id])
-    except BaseException:
+    except BaseException as failure:
         try:
             run_step(run, clean)
         except CohortflowError as error:
-            # The first failure is the one to report.
-            _log.warning("intermediates were not removed: %s", error)
+            # The first failure is the one to report, and once is enough.
+            if str(error) != str(failure):
+                _log.warning("intermediates were not removed: %s", error)
         raise
     results[clean.id] = run_step(run, clean)
     return results
