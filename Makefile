@@ -40,7 +40,7 @@ down: $(READY) ## Stop what `make up` started
 	@$(BIN)/python tools/up.py stop
 
 test: $(READY) ## Run all tests
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY) ## Lint, types, layers, documentation and the fast tests
 	$(BIN)/ruff format --check .

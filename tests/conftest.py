@@ -31,6 +31,21 @@ settings.load_profile("cohortflow")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the slowest files, so that no worker is left alone with one of them at the end."""
+    slowest = (
+        "test_airflow_scheduler.py",
+        "test_pipeline_faults.py",
+        "test_demo.py",
+        "test_pipeline_study.py",
+    )
+
+    def rank(item: pytest.Item) -> int:
+        return slowest.index(item.path.name) if item.path.name in slowest else len(slowest)
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(scope="session")
 def project() -> Project:
     """The project as it is shipped; not to be changed."""

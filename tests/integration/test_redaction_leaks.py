@@ -62,7 +62,9 @@ def test_no_identifier_is_left(view, policy, sample, identifiers, tmp_path):
     texts = [name for name, dtype in redacted.schema.items() if dtype == pl.String and name not in towns]
     leaks = {name: count for name in texts if (count := count_leaks(redacted[name], identifiers))}
     assert leaks == {}
-    assert count_leaks(table["patient_id"], identifiers) == table.height == redacted.height
+    assert table.height == redacted.height
+    if plan.subject:  # the search finds what is there before redaction
+        assert count_leaks(table[plan.subject], identifiers) == table.height
 
 
 def count_leaks(values, identifiers):
