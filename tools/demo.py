@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from stack import BIN, PROJECT, AirflowHome, Process, ProcessGroup, start_s3, start_sandbox
+from stack import BIN, PROJECT, AirflowHome, Process, ProcessGroup, call, start_s3, start_sandbox
 
 STUDY = "diabetes_nightly"
 SEED = 1
@@ -63,7 +62,7 @@ def _start_services(group: ProcessGroup, airflow: AirflowHome, options: argparse
     if not data.exists():
         _say(f"making {options.patients} synthetic patients")
         size = [f"--patients={options.patients}", f"--seed={SEED}"]
-        _call("synth", [str(BIN / "cohortflow"), "synth", *size, f"--out={data}"])
+        call([str(BIN / "cohortflow"), "synth", *size, f"--out={data}"])
     environ = airflow.environ()
     environ["AIRFLOW_CONN_COHORTFLOW_KEY_DEV"] = json.dumps(
         {"conn_type": "generic", "password": airflow.secret("project-key")}
@@ -78,7 +77,7 @@ def _start_services(group: ProcessGroup, airflow: AirflowHome, options: argparse
     _say("starting the sandbox EHR")
     sandbox = start_sandbox(group, data, home / "sandbox")
     environ["AIRFLOW_CONN_FHIR_DEFAULT"] = sandbox.connection()
-    _call("prepare", [str(BIN / "cohortflow"), "lake", "prepare"], environ)
+    call([str(BIN / "cohortflow"), "lake", "prepare"], environ)
     return environ
 
 
@@ -135,14 +134,6 @@ def _answer(document: dict[str, Any], options: dict[str, str]) -> None:
     frames = {name: table.filter(pl.col("data_interval") == interval) for name, table in tables.items()}
     answer = pl.SQLContext(frames).execute(QUERY).collect()
     print_table(QUESTION, answer.columns, answer.rows())
-
-
-def _call(name: str, command: list[str], environ: dict[str, str] | None = None) -> None:
-    result = subprocess.run(  # noqa: S603  # a command of this project
-        command, env={**os.environ, **(environ or {})}, capture_output=True, text=True, check=False
-    )
-    if result.returncode:
-        raise RuntimeError(f"{name} failed:\n{result.stdout}{result.stderr}")
 
 
 def _wait(process: Process, name: str) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 from rich.markup import escape
-from stack import BIN, PROJECT, AirflowHome, ProcessGroup, keep_secret, start_s3, start_sandbox
+from stack import BIN, PROJECT, AirflowHome, ProcessGroup, call, keep_secret, start_s3, start_sandbox
 
 HOME = PROJECT / ".cohortflow" / "up"
 STATE = HOME / "state.json"
@@ -110,7 +110,7 @@ def supervise() -> int:
 def _start_servers(group: ProcessGroup) -> dict[str, Any]:
     data = HOME / "patients"
     if not data.exists():
-        _call([str(BIN / "cohortflow"), "synth", f"--patients={PATIENTS}", f"--seed={SEED}", f"--out={data}"])
+        call([str(BIN / "cohortflow"), "synth", f"--patients={PATIENTS}", f"--seed={SEED}", f"--out={data}"])
     s3 = start_s3(group, HOME / "s3", port=S3_PORT)
     sandbox = start_sandbox(group, data, HOME / "sandbox", port=SANDBOX_PORT)
     airflow = AirflowHome(HOME / "airflow")
@@ -130,7 +130,7 @@ def _start_servers(group: ProcessGroup) -> dict[str, Any]:
     }
     passwords.touch(mode=0o600)
     passwords.write_text(json.dumps({USER: password}))
-    _call([str(BIN / "airflow"), "db", "migrate"], environ)
+    call([str(BIN / "airflow"), "db", "migrate"], environ)
     settings = _import_settings(environ)
     os.environ.update(environ)
     _prepare_lake(s3.connection(), settings["cohortflow_lake"])
@@ -172,7 +172,7 @@ def _import_settings(environ: dict[str, str]) -> dict[str, str]:
         path = HOME / f"{kind}.json"
         path.write_text(json.dumps(content))
         overwrite = ["--overwrite"] if kind == "connections" else []
-        _call([str(BIN / "airflow"), kind, "import", str(path), *overwrite], environ)
+        call([str(BIN / "airflow"), kind, "import", str(path), *overwrite], environ)
     return variables
 
 
@@ -200,14 +200,6 @@ def _supervisor() -> int:
         return 0
     # After a crash the number may belong to another program.
     return pid if str(Path(__file__).name).encode() in command else 0
-
-
-def _call(command: list[str], environ: dict[str, str] | None = None) -> None:
-    result = subprocess.run(  # noqa: S603  # a command of this project
-        command, env={**os.environ, **(environ or {})}, capture_output=True, text=True, check=False
-    )
-    if result.returncode:
-        raise RuntimeError(f"{Path(command[0]).name} {command[1]} failed:\n{result.stdout}{result.stderr}")
 
 
 def _print_addresses(state: dict[str, Any]) -> None:

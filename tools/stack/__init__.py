@@ -1,6 +1,6 @@
 """Real servers on this machine's loopback, for the demo, the tests and ``make up``."""
 
-from stack.processes import Process, ProcessGroup, find_free_port, wait_for_http, wait_for_port
+from stack.processes import Process, ProcessGroup, call, find_free_port, wait_for_http, wait_for_port
 from stack.services import (
     BIN,
     PROJECT,
@@ -21,6 +21,7 @@ __all__ = [
     "ProcessGroup",
     "S3Server",
     "Sandbox",
+    "call",
     "find_free_port",
     "keep_secret",
     "start_postgres",

@@ -17,10 +17,32 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
-__all__ = ["Process", "ProcessGroup", "find_free_port", "wait_for_http", "wait_for_port", "wait_until"]
+__all__ = [
+    "Process",
+    "ProcessGroup",
+    "call",
+    "find_free_port",
+    "wait_for_http",
+    "wait_for_port",
+    "wait_until",
+]
 
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 15.0
+
+
+def call(command: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
+    """Run a command to its end.
+
+    Raises:
+        RuntimeError: It failed; the text holds its output.
+    """
+    result = subprocess.run(  # noqa: S603  # fixed commands of this project
+        command, env={**os.environ, **(environ or {})}, capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        name = f"{Path(command[0]).name} {command[1]}"
+        raise RuntimeError(f"{name} failed:\n{result.stdout}{result.stderr}")
 
 
 def find_free_port() -> int:
