@@ -1,7 +1,7 @@
 """Laws of the mapping that hold for every frame."""
 
 import polars as pl
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cohortflow.terminology import (
@@ -144,6 +144,8 @@ CODE_TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size
 
 
 @given(st.lists(st.tuples(SPELLING, CODE_TEXT), min_size=1, max_size=20))
+@example([(ICD10CM, ".")])
+@example([(ICD10CM, ". 0")])
 @settings(max_examples=100, deadline=None)
 def test_the_expressions_agree_with_the_functions_and_are_idempotent(rows):
     frame = pl.DataFrame(rows, schema=["system", "code"], orient="row")

@@ -10,7 +10,14 @@ from collections.abc import Callable, Sequence
 
 import polars as pl
 
-from cohortflow.terminology.systems import ALIASES, BARE_OID, KEY_STEPS, SHORT_NAME, STANDARD_SYSTEMS
+from cohortflow.terminology.systems import (
+    ALIASES,
+    BARE_OID,
+    DOTTED_CODE,
+    KEY_STEPS,
+    SHORT_NAME,
+    STANDARD_SYSTEMS,
+)
 
 __all__ = ["code_expr", "over_distinct", "spell", "system_expr", "well_formed_expr"]
 
@@ -96,9 +103,8 @@ def _spell_code() -> pl.Expr:
     for known in STANDARD_SYSTEMS.values():
         spelling = text.str.to_uppercase() if known.uppercase else text
         if known.dotted:
-            spelling = spelling.str.replace_all(".", "", literal=True).str.replace(
-                r"^(.{3})(.+)$", "${1}.${2}"
-            )
+            dotted = spelling.str.replace_all(".", "", literal=True).str.replace(r"^(.{3})(.+)$", "${1}.${2}")
+            spelling = pl.when(spelling.str.contains(f"^(?:{DOTTED_CODE})$")).then(dotted).otherwise(spelling)
         if known.digits:
             spelling = spelling.str.zfill(known.digits)
         if spelling is not text:

@@ -183,6 +183,8 @@ KEY_STEPS: tuple[tuple[str, str], ...] = (
 )
 SHORT_NAME = r"^[a-z0-9 _\-]+$"
 """A key of this form is a short name: blanks, hyphens and underscores in it carry no meaning."""
+DOTTED_CODE = r"[0-9A-Z][0-9A-Z.]*"
+"""Upper-case text whose dots may be moved; any other text in place of a code is left as it is."""
 BARE_OID = r"^[0-2](?:\.(?:0|[1-9][0-9]*)){2,}$"
 
 
@@ -230,7 +232,7 @@ def canonical_code(system: str, code: str) -> str:
         return code
     if known.uppercase:
         code = code.upper()
-    if known.dotted:
+    if known.dotted and re.fullmatch(DOTTED_CODE, code):
         code = code.replace(".", "")
         code = f"{code[:3]}.{code[3:]}" if len(code) > 3 else code  # noqa: PLR2004 - the dot's place in ICD-10
     return code.zfill(known.digits) if known.digits and code else code
