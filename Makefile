@@ -12,10 +12,10 @@ PATIENTS ?= 200
 export UV_NO_PROGRESS := 1
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup demo up down test check bench docs schema lock format clean
+.PHONY: help setup demo up down test check bench bench-kernels bench-peers docs schema lock format clean
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(READY) ## Make .venv with every locked dependency
 
@@ -51,8 +51,13 @@ check: $(READY) ## Lint, types, layers, documentation and the fast tests
 	$(BIN)/mkdocs build --quiet --strict --site-dir .cohortflow/site
 	$(BIN)/pytest -m "not integration" -n 2
 
-bench: $(READY) ## Measure throughput against peers and limits
+bench: bench-kernels bench-peers ## Measure throughput beside limits and beside other tools
+
+bench-kernels: $(READY) ## Measure each kernel beside a limit or a plain equivalent
 	@$(BIN)/python tests/bench/run.py
+
+bench-peers: $(READY) ## Measure whole processes beside other tools, each in an environment of its own
+	@$(BIN)/python tests/bench/peers/compare.py
 
 docs: $(READY) ## Build the documentation into site/
 	@$(BIN)/mkdocs build --strict

@@ -6,6 +6,7 @@ from cohortflow.model.dataset import DatasetRef, hash_schema
 from cohortflow.model.deployment import Connection, Deployment, EnvDeployment
 from cohortflow.model.interval import DataInterval
 from cohortflow.model.progress import NoProgress, Progress
+from cohortflow.model.sql_query import QueryColumn, SqlQuery
 
 __all__ = [
     "Catalog",
@@ -20,5 +21,7 @@ __all__ = [
     "NoProgress",
     "PhiClass",
     "Progress",
+    "QueryColumn",
+    "SqlQuery",
     "hash_schema",
 ]

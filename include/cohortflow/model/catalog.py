@@ -15,7 +15,7 @@ from cohortflow.errors import CatalogError
 
 __all__ = ["Catalog", "Kind"]
 
-Kind = Literal["views", "valuesets", "conceptmaps", "redaction", "expectations", "environments"]
+Kind = Literal["views", "valuesets", "conceptmaps", "redaction", "expectations", "environments", "queries"]
 
 _SUFFIXES = (".json", ".yaml")
 
