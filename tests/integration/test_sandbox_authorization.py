@@ -3,6 +3,9 @@
 import http.server
 import json
 import threading
+import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import anyio
 import httpx
@@ -19,7 +22,14 @@ from sandbox_records import (
     write_hospital,
 )
 
-from cohortflow.sandbox import Fault, SandboxConfig, create_app, generate_client_key, running_sandbox
+from cohortflow.sandbox import (
+    Fault,
+    Persona,
+    SandboxConfig,
+    create_app,
+    generate_client_key,
+    running_sandbox,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -260,3 +270,56 @@ def test_assertions_for_another_server_are_refused(sandbox):
     form = token_form(PRIVATE, sandbox.token_url)
     form["client_assertion"] = assertion(PRIVATE, "https://other.example/auth/token")
     assert HTTP.post(sandbox.token_url, data=form).status_code == 401
+
+
+def test_a_client_with_a_secret(sandbox):
+    sandbox.register_secret("small", "s3:cr%t", "system/Patient.rs")
+    form = {"grant_type": "client_credentials", "scope": "system/*.rs"}
+    posted = HTTP.post(sandbox.token_url, data=form | {"client_id": "small", "client_secret": "s3:cr%t"})
+    assert posted.json()["scope"] == "system/Patient.rs"
+    basic = HTTP.post(sandbox.token_url, data=form, auth=("small", "s3%3Acr%25t"))  # RFC 6749: encoded
+    token = {"Authorization": f"Bearer {basic.json()['access_token']}"}
+    assert HTTP.get(f"{sandbox.base_url}/Patient/p1", headers=token).status_code == 200
+    for wrong in ({"client_id": "small", "client_secret": "x"}, {"client_id": "app", "client_secret": ""}):
+        answer = HTTP.post(sandbox.token_url, data=form | wrong)
+        assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+    found = HTTP.get(f"{sandbox.base_url}/.well-known/smart-configuration").json()
+    assert "client_secret_basic" in found["token_endpoint_auth_methods_supported"]
+
+
+def test_http_basic_on_every_request(sandbox):
+    sandbox.register_secret("small", "s3:cr%t", "system/Patient.rs")
+    url = f"{sandbox.base_url}/Patient/p1"
+    answers = [HTTP.get(url, auth=("small", secret)).status_code for secret in ("s3:cr%t", "wrong")]
+    assert answers == [200, 401]
+    assert HTTP.get(f"{sandbox.base_url}/Observation", auth=("small", "s3:cr%t")).status_code == 403
+
+
+@pytest.mark.parametrize("offset", [-120, 120, 600])
+def test_a_server_whose_clock_is_wrong(start, offset):
+    with start(clock_offset=offset) as sandbox:
+        answer = HTTP.get(f"{sandbox.base_url}/metadata")
+        assert len(answer.headers.get_list("date")) == 1
+        ahead = (parsedate_to_datetime(answer.headers["date"]) - datetime.now(UTC)).total_seconds()
+        assert abs(ahead - offset) < 30
+
+        def status(**claims):
+            form = token_form(PRIVATE, sandbox.token_url, **claims)
+            return HTTP.post(sandbox.token_url, data=form).status_code
+
+        now = int(time.time())
+        assert status(exp=now + offset + 200, iat=now + offset - 30) == 200
+        assert status(exp=now + offset - 30) == 401
+        assert status(exp=now + offset + 400) == 401
+        assert status(exp=now + offset + 200, iat=now + offset + 60) == 401
+
+
+def test_too_many_requests_per_second(start):
+    with start(persona=Persona(requests_per_second=1), open=True) as sandbox:
+        url = f"{sandbox.base_url}/Patient/p1"
+        answers = [HTTP.get(url) for _ in range(8)]
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert refused
+        assert {answer.headers["retry-after"] for answer in refused} == {"1"}
+        assert sandbox.log.count("read", status=429) == len(refused)
+        assert HTTP.get(f"{sandbox.base_url}/metadata").status_code == 200

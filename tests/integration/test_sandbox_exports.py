@@ -125,7 +125,7 @@ def test_files_are_split(start):
     [
         ("$export", {"Accept": "*/*"}, {}, 406),
         ("$export", {"Prefer": "handling=strict"}, {}, 400),
-        ("$export", {}, {"_elements": "id"}, 400),
+        ("$export", {}, {"_unknown": "id"}, 400),
         ("$export", {}, {"_since": "2024"}, 400),
         ("$export", {}, {"_outputFormat": "text/csv"}, 400),
         ("$export", {}, {"_type": "Nonsense"}, 400),
@@ -142,10 +142,10 @@ def test_refused_kick_offs_explain_themselves(sandbox, path, headers, params, st
 
 def test_lenient_kick_off_reports_what_it_ignored(sandbox):
     headers = {"Prefer": "respond-async, handling=lenient"}
-    manifest = export(sandbox, "$export", headers, _elements="id", _type="Patient")
+    manifest = export(sandbox, "$export", headers, _unknown="id", _type="Patient")
     assert [entry["type"] for entry in manifest["error"]] == ["OperationOutcome"]
     outcome = HTTP.get(manifest["error"][0]["url"]).json()
-    assert "_elements" in outcome["issue"][0]["diagnostics"]
+    assert "_unknown" in outcome["issue"][0]["diagnostics"]
     assert outcome["issue"][0]["severity"] == "warning"
     assert exported(manifest) == {"Patient": ["p1", "p2", "p3"]}
 

@@ -171,3 +171,73 @@ def test_control_is_for_this_machine_only(data, client):
         assert anyio.run(ask, "/fhir/metadata") == 200
     finally:
         app.state.hospital.close()
+
+
+def test_faults_may_state_their_own_status_and_codes(sandbox):
+    sandbox.faults.add(Fault(kind="gone", on="status", status=410, code="expired"))
+    url = kick_off(sandbox, "$export").headers["content-location"]
+    answer = HTTP.get(url)
+    assert (answer.status_code, answer.json()["issue"][0]["code"]) == (410, "expired")
+    assert wait_for_manifest(url).status_code == 200
+
+
+def test_a_proxy_answers_in_html(sandbox):
+    sandbox.faults.add(Fault(kind="bad-gateway", on="status"))
+    answer = HTTP.get(kick_off(sandbox, "$export").headers["content-location"])
+    assert answer.status_code == 502
+    assert answer.headers["content-type"].startswith("text/html")
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_a_file_that_ends_within_a_line_looks_complete(sandbox, encoding):
+    url = export(sandbox, "$export", _type="Patient")["output"][0]["url"]
+    whole = HTTP.get(url).content
+    for at_bytes, kept in ((10, 10), (None, len(whole) // 2)):
+        sandbox.faults.add(Fault(kind="cut-file", on="file", at_bytes=at_bytes))
+        answer = HTTP.get(url, headers={"Accept-Encoding": encoding})
+        assert (answer.status_code, answer.content) == (200, whole[:kept])
+    assert HTTP.get(url).content == whole
+
+
+def test_a_manifest_that_counts_wrongly(sandbox):
+    url = kick_off(sandbox, "$export", _type="Patient").headers["content-location"]
+    wait_for_manifest(url)
+    sandbox.faults.add(Fault(kind="wrong-count", on="status", lines=2))
+    assert [HTTP.get(url).json()["output"][0]["count"] for _ in range(2)] == [5, 3]
+
+
+def test_a_file_that_trickles_in_is_whole(sandbox):
+    url = export(sandbox, "$export", _type="Observation")["output"][0]["url"]
+    whole = HTTP.get(url, headers={"Accept-Encoding": "identity"})
+    sandbox.faults.add(Fault(kind="trickle", on="file", seconds=0.05))
+    slow = HTTP.get(url, headers={"Accept-Encoding": "identity"})
+    assert slow.content == whole.content
+    assert slow.headers["content-length"] == whole.headers["content-length"]
+
+
+def test_an_error_file_of_several_severities(sandbox):
+    sandbox.faults.add(
+        Fault(
+            kind="export-outcome", on="kickoff", severity="information", more_severities=("warning", "error")
+        )
+    )
+    manifest = export(sandbox, "$export", _type="Patient")
+    assert manifest["error"][0]["count"] == 3
+    lines = HTTP.get(manifest["error"][0]["url"]).text.splitlines()
+    severities = [json.loads(line)["issue"][0]["severity"] for line in lines]
+    assert severities == ["information", "warning", "error"]
+
+
+def test_what_a_persona_needs_over_http(sandbox):
+    control = f"{sandbox.root_url}/_sandbox"
+    manifest = export(sandbox, "$export", _type="Patient")
+    assert HTTP.delete(f"{control}/links").status_code == 204
+    assert HTTP.get(manifest["output"][0]["url"]).status_code == 410
+    assert HTTP.delete(f"{control}/kickoffs").status_code == 204
+    assert HTTP.post(f"{control}/glass", json=["p2"]).status_code == 204
+    assert HTTP.get(f"{sandbox.base_url}/Patient/p2").status_code == 403
+    merge = {"type": "Patient", "from": "p3", "to": "p1"}
+    assert HTTP.post(f"{control}/merges", json=merge).status_code == 204
+    assert HTTP.get(f"{sandbox.base_url}/Patient/p3").status_code == 301
+    assert HTTP.post(f"{control}/glass", json="p2").status_code == 400
+    assert HTTP.post(f"{control}/merges", json={"type": "Patient"}).status_code == 400

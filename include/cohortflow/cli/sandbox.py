@@ -21,7 +21,7 @@ def _sandbox() -> None:
 
 
 @app.command()
-def serve(
+def serve(  # noqa: PLR0913, PLR0917 - each is an option of the command
     data: Annotated[
         Path, typer.Option(help="Folder of <Type>.ndjson or <Type>.ndjson.gz files.", exists=True)
     ],
@@ -32,6 +32,18 @@ def serve(
     ] = None,
     open_access: Annotated[bool, typer.Option("--open", help="Ask for no authorization.")] = False,
     export_seconds: Annotated[float, typer.Option(min=0, help="Shortest time that an export takes.")] = 1.0,
+    persona: Annotated[
+        str, typer.Option(help="Whose server it plays: generic, epic, cerner, soarian or hdr.")
+    ] = "generic",
+    bulk_version: Annotated[
+        str | None, typer.Option(help="Bulk Data 2.0, 3.0 or 4.0 (ballot), if not the persona's own.")
+    ] = None,
+    kickoff_window: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Seconds for which a Group cannot be exported again, if not the persona's own."
+        ),
+    ] = None,
     ready_file: Annotated[
         Path | None, typer.Option(help="Written with the base URL once it listens.")
     ] = None,
@@ -39,6 +51,7 @@ def serve(
     """Serve synthetic patients over FHIR, with SMART Backend Services and Bulk Data export."""
     from cohortflow.sandbox import SandboxConfig, parse_client
     from cohortflow.sandbox import serve as serve_sandbox
+    from cohortflow.sandbox.personas import persona_variant
 
     config = SandboxConfig(
         data=data,
@@ -47,5 +60,6 @@ def serve(
         clients=dict(parse_client(text) for text in client or ()),
         open=open_access,
         export_seconds=export_seconds,
+        persona=persona_variant(persona, bulk_version=bulk_version, kickoff_window=kickoff_window),
     )
     serve_sandbox(config, ready_file=ready_file, announce=partial(print, flush=True))

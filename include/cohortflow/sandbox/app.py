@@ -93,7 +93,9 @@ def _issue_token(call: Call) -> Response:
         raise OAuthRefusalError("invalid_request", "a parameter is repeated")
     fault = call.fault
     lifetime = int(fault.seconds) if fault is not None and fault.kind == "token-lifetime" else None
-    token = call.hospital.tokens.issue(form, call.token_url, lifetime)
+    token = call.hospital.tokens.issue(
+        form, call.token_url, lifetime, call.request.headers.get("authorization")
+    )
     return JsonResponse(token, headers={"Cache-Control": "no-store", "Pragma": "no-cache"})
 
 

@@ -5,7 +5,9 @@ Follows SMART App Launch 2.2 "Backend Services" and "Client Authentication: Asym
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import hmac
 import secrets
 import threading
 import time
@@ -13,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_plus
 
 import httpx
 import jwt
@@ -20,6 +23,7 @@ import orjson
 
 from cohortflow.errors import InputError
 from cohortflow.sandbox.outcome import OAuthRefusalError, RefusalError
+from cohortflow.sandbox.persona import Persona
 from cohortflow.sandbox.scopes import EVERYTHING, Scope, grant_scopes, parse_scopes
 
 __all__ = ["ALGORITHMS", "ClientRegistry", "Grant", "JwksSource", "TokenIssuer"]
@@ -54,6 +58,7 @@ class _Client:
     scopes: tuple[Scope, ...]
     keys: list[dict[str, Any]]
     fetched: float = 0.0
+    secret: str | None = None
 
 
 class ClientRegistry:
@@ -96,6 +101,27 @@ class ClientRegistry:
         """The scopes that a registered client may be granted."""
         return self._clients[client_id].scopes
 
+    def add_secret(self, client_id: str, secret: str, scope: str = "system/*.rs") -> None:
+        """Register a client that has a secret instead of keys, as small servers have them."""
+        self._clients[client_id] = _Client({}, parse_scopes(scope), [], secret=secret)
+
+    @property
+    def has_secrets(self) -> bool:
+        """Whether any client has a secret."""
+        return any(client.secret is not None for client in self._clients.values())
+
+    def check_secret(self, client_id: str, secret: str) -> bool:
+        """Whether this is the secret of a client."""
+        client = self._clients.get(client_id)
+        if client is None or client.secret is None:
+            return False
+        return hmac.compare_digest(client.secret.encode(), secret.encode())
+
+    def is_hosted(self, client_id: str) -> bool:
+        """Whether a registered client hosts its keys at a URL."""
+        source = self._clients[client_id].source
+        return isinstance(source, str) and "://" in source
+
     def key(self, client_id: str, kid: str, jku: str | None) -> dict[str, Any]:
         """The public key of a client by its id, fetched anew from a URL where it is not known.
 
@@ -107,7 +133,7 @@ class ClientRegistry:
             raise OAuthRefusalError("invalid_client", "no client with this id is registered")
         if jku is not None and jku != client.source:
             raise OAuthRefusalError("invalid_client", "jku is not the registered JWKS URL")
-        remote = isinstance(client.source, str) and "://" in client.source
+        remote = self.is_hosted(client_id)
         stale = remote and time.monotonic() - client.fetched > _JWKS_CACHE_SECONDS
         found = _by_kid(client.keys, kid)
         if remote and (stale or found is None):
@@ -123,23 +149,32 @@ class TokenIssuer:
 
     Args:
         clients: Who may ask.
-        lifetime: Seconds that a token is valid.
+        persona: How long a token is valid, and which assertions and scopes are refused.
+        clock_offset: Seconds by which the server's clock is ahead of this machine's.
     """
 
-    def __init__(self, clients: ClientRegistry, lifetime: int) -> None:
+    def __init__(self, clients: ClientRegistry, persona: Persona, clock_offset: float = 0.0) -> None:
         self._clients = clients
-        self._lifetime = lifetime
+        self._persona = persona
+        self._clock_offset = clock_offset
         self._lock = threading.Lock()
         self._used: dict[tuple[str, str], float] = {}
         self._tokens: dict[bytes, tuple[Grant, float]] = {}
 
-    def issue(self, form: Mapping[str, str], token_url: str, lifetime: int | None = None) -> dict[str, Any]:
+    def issue(
+        self,
+        form: Mapping[str, str],
+        token_url: str,
+        lifetime: int | None = None,
+        authorization: str | None = None,
+    ) -> dict[str, Any]:
         """Answer a token request.
 
         Args:
             form: The fields of the request.
             token_url: The URL of the token endpoint, which the assertion has to be addressed to.
             lifetime: Seconds, if not the usual.
+            authorization: The ``Authorization`` header, where a client may put its id and secret.
 
         Returns:
             The token response (RFC 6749, section 5.1).
@@ -149,14 +184,22 @@ class TokenIssuer:
         """
         if form.get("grant_type") != "client_credentials":
             raise OAuthRefusalError("unsupported_grant_type", "grant_type has to be client_credentials")
-        if form.get("client_assertion_type") != _ASSERTION_TYPE or not form.get("client_assertion"):
-            raise OAuthRefusalError(
-                "invalid_client", "authenticate with a client_assertion of type jwt-bearer"
-            )
-        client_id, token_id, expires = self._check_assertion(form["client_assertion"], token_url)
-        scopes = grant_scopes(parse_scopes(form.get("scope", "")), self._clients.scopes(client_id))
-        self._use_once(client_id, token_id, expires)
-        seconds = self._lifetime if lifetime is None else lifetime
+        client_id = self._secret_holder(form, authorization)
+        used: tuple[str, float] | None = None
+        if client_id is None:
+            if form.get("client_assertion_type") != _ASSERTION_TYPE or not form.get("client_assertion"):
+                raise OAuthRefusalError(
+                    "invalid_client", "authenticate with a client_assertion of type jwt-bearer"
+                )
+            client_id, token_id, expires = self._check_assertion(form["client_assertion"], token_url)
+            used = token_id, expires
+        requested = parse_scopes(form.get("scope", ""))
+        if not self._persona.wildcard_scopes and any(scope.resource_type == "*" for scope in requested):
+            raise OAuthRefusalError("invalid_scope", "ask for the scope of each resource type (no wildcards)")
+        scopes = grant_scopes(requested, self._clients.scopes(client_id))
+        if used is not None:
+            self._use_once(client_id, *used)
+        seconds = self._persona.token_seconds if lifetime is None else lifetime
         token = secrets.token_urlsafe(32)
         now = time.monotonic()
         with self._lock:
@@ -180,6 +223,8 @@ class TokenIssuer:
                 401, "login", "no access token", {"WWW-Authenticate": 'Bearer realm="sandbox"'}
             )
         kind, _, token = authorization.partition(" ")
+        if (holder := self._secret_holder({}, authorization)) is not None:
+            return Grant(holder, self._clients.scopes(holder))
         with self._lock:
             grant, expires = self._tokens.get(_digest(token.strip()), (None, 0.0))
         if kind.lower() != "bearer" or grant is None or expires <= time.monotonic():
@@ -190,6 +235,21 @@ class TokenIssuer:
         """Make every token that was issued invalid."""
         with self._lock:
             self._tokens.clear()
+
+    def _secret_holder(self, form: Mapping[str, str], authorization: str | None) -> str | None:
+        # RFC 6749, section 2.3.1: HTTP Basic, or the two fields. None: it says nothing of a secret.
+        if "client_assertion" in form:
+            return None
+        client_id, secret = form.get("client_id", ""), form.get("client_secret")
+        kind, _, encoded = (authorization or "").partition(" ")
+        if kind.lower() == "basic":
+            try:
+                client_id, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
+            except ValueError:
+                return None
+            if form:  # only the token endpoint has the two parts encoded
+                client_id, secret = unquote_plus(client_id), unquote_plus(secret)
+        return client_id if secret is not None and self._clients.check_secret(client_id, secret) else None
 
     def _check_assertion(self, assertion: str, token_url: str) -> tuple[str, str, float]:
         try:
@@ -212,25 +272,46 @@ class TokenIssuer:
                 jwt.PyJWK(key, algorithm),
                 algorithms=[algorithm],
                 audience=token_url,
-                options={"require": _REQUIRED_CLAIMS},
+                options={
+                    "require": _REQUIRED_CLAIMS,
+                    # The server's clock, not this machine's, judges the times below.
+                    "verify_exp": False,
+                    "verify_iat": False,
+                    "verify_nbf": False,
+                },
             )
         except jwt.InvalidAudienceError as error:
             raise OAuthRefusalError(
                 "invalid_client", "aud has to be the URL of the token endpoint"
             ) from error
-        except jwt.ExpiredSignatureError as error:
-            raise OAuthRefusalError("invalid_client", "the client_assertion has expired") from error
         except jwt.PyJWTError as error:
             raise OAuthRefusalError(
                 "invalid_client", f"the client_assertion is not valid: {error}"
             ) from error
-        if claims["exp"] - time.time() > _LONGEST_LIFE:
-            raise OAuthRefusalError("invalid_client", "exp is more than five minutes ahead")
+        self._check_manners(client_id, claims)
         return client_id, str(claims["jti"]), float(claims["exp"])
+
+    def _check_manners(self, client_id: str, claims: Mapping[str, Any]) -> None:
+        # Times by the server's clock, and what goes beyond the registered claims.
+        longest = self._persona.longest_token_id
+        now = time.time() + self._clock_offset
+        times = [claims["exp"], claims.get("iat", 0), claims.get("nbf", 0)]
+        if not all(isinstance(moment, int | float) for moment in times):
+            raise OAuthRefusalError("invalid_client", "exp, iat and nbf have to be numbers")
+        if claims["exp"] <= now:
+            raise OAuthRefusalError("invalid_client", "the client_assertion has expired")
+        if max(times[1:]) > now:
+            raise OAuthRefusalError("invalid_client", "the client_assertion is not valid yet")
+        if claims["exp"] - now > _LONGEST_LIFE:  # E8
+            raise OAuthRefusalError("invalid_client", "exp is more than five minutes ahead")
+        if longest is not None and len(str(claims["jti"])) > longest:  # E8
+            raise OAuthRefusalError("invalid_client", f"jti is longer than {longest} characters")
+        if self._persona.jwks_url_only and not self._clients.is_hosted(client_id):  # E7
+            raise OAuthRefusalError("invalid_client", "the client has to host its keys at a JWKS URL")
 
     def _use_once(self, client_id: str, token_id: str, expires: float) -> None:
         with self._lock:
-            now = time.time()
+            now = time.time() + self._clock_offset
             self._used = {used: until for used, until in self._used.items() if until >= now}
             if (client_id, token_id) in self._used:
                 raise OAuthRefusalError("invalid_client", "this jti was used before")

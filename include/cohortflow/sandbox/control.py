@@ -30,12 +30,16 @@ def control_routes(hospital: Hospital) -> list[Route]:
         ("GET", "/log", _show_log),
         ("DELETE", "/log", _clear_log),
         ("DELETE", "/exports", _expire_exports),
+        ("DELETE", "/links", _expire_links),
+        ("DELETE", "/kickoffs", _forget_kickoffs),
         ("DELETE", "/pages", _expire_pages),
         ("DELETE", "/tokens", _revoke_tokens),
         ("POST", "/clients", _register_client),
         ("POST", "/resources", _put_resources),
         ("DELETE", "/resources/{type}/{id}", _delete_resource),
         ("PUT", "/clock", _set_clock),
+        ("POST", "/glass", _break_the_glass),
+        ("POST", "/merges", _merge),
     ]
     return [
         Route(f"/_sandbox{path}", endpoint(hospital, _local(handler)), methods=[method])
@@ -105,6 +109,16 @@ def _expire_exports(call: Call) -> Response:
     return _done()
 
 
+def _expire_links(call: Call) -> Response:
+    call.hospital.exports.expire_links()
+    return _done()
+
+
+def _forget_kickoffs(call: Call) -> Response:
+    call.hospital.exports.forget_kickoffs()
+    return _done()
+
+
 def _expire_pages(call: Call) -> Response:
     call.hospital.pages.expire_all()
     return _done()
@@ -162,4 +176,22 @@ def _set_clock(call: Call) -> Response:
         call.hospital.store.set_time(None if moment is None else parse_instant(moment))
     except (KeyError, TypeError, ValueError):
         raise RefusalError(400, "value", 'send {"now": <FHIR instant>}, or {"now": null}') from None
+    return _done()
+
+
+def _break_the_glass(call: Call) -> Response:
+    body = _json(call)
+    if not isinstance(body, list) or not all(isinstance(item, str) for item in body):
+        raise RefusalError(400, "value", "send a list of patient ids")
+    call.hospital.visibility.break_the_glass(body)
+    return _done()
+
+
+def _merge(call: Call) -> Response:
+    body = _json(call)
+    values = [body.get(key) for key in ("type", "from", "to")] if isinstance(body, dict) else []
+    names = [value for value in values if isinstance(value, str)]
+    if len(names) != 3:  # noqa: PLR2004 - the three above
+        raise RefusalError(400, "value", 'send {"type": ..., "from": <id>, "to": <id>}')
+    call.hospital.visibility.merge(*names)
     return _done()

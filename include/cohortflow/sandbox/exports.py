@@ -3,91 +3,30 @@
 from __future__ import annotations
 
 import logging
+import math
+import secrets
 import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-import numpy.typing as npt
-import orjson
+from typing import Any
 
 from cohortflow.sandbox.config import SandboxConfig
+from cohortflow.sandbox.export_build import ExportBuilder
+from cohortflow.sandbox.export_job import Export
 from cohortflow.sandbox.export_request import ExportRequest
-from cohortflow.sandbox.ndjson_index import NO_PATIENT
 from cohortflow.sandbox.outcome import RefusalError, operation_outcome
-from cohortflow.sandbox.resource_table import ResourceTable, Rows
-from cohortflow.sandbox.resource_types import SUPPORTING_TYPES
-from cohortflow.sandbox.store import ALL_PATIENTS, Deletion, ResourceStore
+from cohortflow.sandbox.persona import Persona
+from cohortflow.sandbox.resource_table import ResourceTable
+from cohortflow.sandbox.retry_after import format_retry_after
+from cohortflow.sandbox.store import ResourceStore
 
-__all__ = ["Export", "ExportBoard", "ExportFile"]
+__all__ = ["ExportBoard", "too_recent"]
 
 _LOGGER = logging.getLogger("cohortflow.sandbox")
-_DELETIONS_PER_BUNDLE = 100
-_FILTERED_AT_ONCE = 10_000  # between two looks at whether the export was cancelled
-
-
-@dataclass(frozen=True, slots=True)
-class ExportFile:
-    """One file of a finished export.
-
-    Attributes:
-        section: The list of the manifest that it stands in.
-        resource_type: Type of its resources.
-        name: Last part of its URL.
-        count: Its lines.
-    """
-
-    section: Literal["output", "deleted", "error"]
-    resource_type: str
-    name: str
-    count: int
-
-
-@dataclass(slots=True, eq=False)
-class Export:
-    """One export and how far it is.
-
-    Attributes:
-        id: Unguessable part of its URLs.
-        client_id: Who asked.
-        request: What for.
-        types: The resource types that the client may have and asked for.
-        transaction_time: The moment whose state it shows, in microseconds.
-        folder: Where its files are.
-        outcomes: OperationOutcomes for its error file.
-        started: Monotonic seconds at kick-off.
-        finished: Monotonic seconds when all files were there.
-        polls: Status requests so far.
-        done: Share of the resource types that are written.
-        failed: Whether it broke.
-        cancelled: Whether the client deleted it.
-        files: What it made.
-    """
-
-    id: str
-    client_id: str
-    request: ExportRequest
-    types: tuple[str, ...]
-    transaction_time: int
-    folder: Path
-    outcomes: list[dict[str, Any]]
-    started: float = field(default_factory=time.monotonic)
-    finished: float | None = None
-    polls: int = 0
-    done: float = 0.0
-    failed: bool = False
-    cancelled: bool = False
-    files: list[ExportFile] = field(default_factory=list)
-
-    def file(self, name: str) -> Path | None:
-        """The path of a file of a finished export."""
-        return self.folder / name if any(file.name == name for file in self.files) else None
 
 
 class ExportBoard:
@@ -96,13 +35,26 @@ class ExportBoard:
     Args:
         store: The records.
         config: Pace and lifetime of exports.
+        persona: Which exports are accepted.
+        builder: Writes the files.
         folder: Where files go.
     """
 
-    def __init__(self, store: ResourceStore, config: SandboxConfig, folder: Path) -> None:
+    def __init__(
+        self,
+        store: ResourceStore,
+        config: SandboxConfig,
+        persona: Persona,
+        builder: ExportBuilder,
+        folder: Path,
+    ) -> None:
         self._store = store
         self._config = config
+        self._persona = persona
+        self._builder = builder
         self._folder = folder
+        self._kickoffs: dict[tuple[str, str], float] = {}
+        self._scopes: set[tuple[object, ...]] = set()
         self._lock = threading.Lock()
         self._exports: dict[str, Export] = {}
         self._workers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sandbox-export")
@@ -117,28 +69,17 @@ class ExportBoard:
         """Accept an export.
 
         Raises:
-            RefusalError: 429, when the client has as many unfinished exports as it may; 404 or 400,
+            RefusalError: 429, when the client has as many unfinished exports as it may (O3) or had
+                this Group too recently (E4); 409, when it asks for the same again (O15); 404 or 400,
                 when the Group or a patient is unknown.
         """
-        self._patients(request)
+        self._builder.patients(request)
         with self._lock:
             self._sweep()
-            running = sum(
-                export.client_id == client_id and not self.is_complete(export) and not export.failed
-                for export in self._exports.values()
-            )
-            if self._config.max_running_exports is not None and running >= self._config.max_running_exports:
-                raise RefusalError(
-                    429,
-                    "throttled",
-                    "another export of this client is not finished yet",
-                    {"Retry-After": str(self._config.retry_after)},
-                )
+            self._check_running(client_id)
+            self._check_window(request, client_id)
+            self._check_repeat(request, client_id)
             export_id = uuid.uuid4().hex
-            notices = [
-                operation_outcome("warning", "not-supported", f"parameter '{name}' was ignored")
-                for name in request.ignored
-            ]
             export = Export(
                 id=export_id,
                 client_id=client_id,
@@ -146,9 +87,12 @@ class ExportBoard:
                 types=types,
                 transaction_time=self._store.now,
                 folder=self._folder / export_id,
-                outcomes=notices + outcomes,
+                outcomes=[*self._notices(request, types), *outcomes],
+                links_signed=self._persona.link_seconds is not None,
             )
             self._exports[export_id] = export
+            if request.group_id is not None:
+                self._kickoffs[client_id, request.group_id] = time.monotonic()
         self._workers.submit(self._build, export, self._store.snapshot())
         return export
 
@@ -178,6 +122,59 @@ class ExportBoard:
             for export in list(self._exports.values()):
                 self._drop(export)
 
+    def expire_links(self) -> None:
+        """Let every file URL that a client knows expire now; a manifest fetched again has new ones (B9)."""
+        with self._lock:
+            for export in self._exports.values():
+                export.links_signed = True
+                export.links.clear()
+
+    def forget_kickoffs(self) -> None:
+        """Let every client export every Group again (E4, O15)."""
+        with self._lock:
+            self._kickoffs.clear()
+            self._scopes.clear()
+
+    def sign_links(self, export: Export) -> str:
+        """The signature of the file URLs of one manifest; empty where they need none."""
+        if not export.links_signed:
+            return ""
+        signature = secrets.token_urlsafe(8)
+        seconds = self._persona.link_seconds
+        export.links[signature] = math.inf if seconds is None else time.monotonic() + seconds
+        return signature
+
+    def available(self, export: Export) -> int:
+        """How many files a client may have by now; before the end, only with partial manifests (B8)."""
+        if self.is_complete(export):
+            return len(export.files)
+        if not export.request.partial_manifests:
+            return 0
+        share = min(export.polls / (self._config.export_polls + 1), self._elapsed(export))
+        return int(len(export.files) * min(share, 1.0))
+
+    def page(self, export: Export, number: int) -> tuple[int, int] | None:
+        """First file, and file after the last, of a manifest; what was once shown stays so.
+
+        Args:
+            export: An export with partial manifests.
+            number: Which manifest, from 0.
+
+        Returns:
+            ``None`` when there is nothing for it yet.
+        """
+        with self._lock:
+            if number < len(export.pages):
+                return export.pages[number]
+            start = export.pages[-1][1] if export.pages else 0
+            stop = min(start + self._persona.manifest_files, self.available(export))
+            if number > len(export.pages) or (
+                stop == start and not (number == 0 and self.is_complete(export))
+            ):
+                return None
+            export.pages.append((start, stop))
+            return start, stop
+
     def is_complete(self, export: Export) -> bool:
         """Whether the client may have the manifest."""
         return (
@@ -188,9 +185,7 @@ class ExportBoard:
 
     def progress(self, export: Export) -> float:
         """Share that is done, as the client is told."""
-        pace = self._config.export_seconds
-        elapsed = (time.monotonic() - export.started) / pace if pace > 0 else 1.0
-        return min(export.done, elapsed, 0.99)
+        return min(export.done, self._elapsed(export), 0.99)
 
     def remaining(self, export: Export) -> float:
         """Seconds until a finished export expires."""
@@ -207,43 +202,83 @@ class ExportBoard:
             if export.finished is not None and self.remaining(export) <= 0:
                 self._drop(export)
 
+    def _elapsed(self, export: Export) -> float:
+        pace = self._config.export_seconds
+        return (time.monotonic() - export.started) / pace if pace > 0 else 1.0
+
+    def _check_running(self, client_id: str) -> None:
+        running = sum(
+            export.client_id == client_id and not self.is_complete(export) and not export.failed
+            for export in self._exports.values()
+        )
+        most = self._persona.max_running_exports
+        if most is not None and running >= most:
+            raise RefusalError(
+                429,
+                "throttled",
+                "another export of this client is not finished yet",
+                {
+                    "Retry-After": format_retry_after(
+                        self._config.retry_after, self._config.retry_after_format
+                    )
+                },
+            )
+
+    def _check_window(self, request: ExportRequest, client_id: str) -> None:
+        window, group_id = self._persona.kickoff_window, request.group_id
+        last = None if group_id is None else self._kickoffs.get((client_id, group_id))
+        if window is None or last is None:
+            return
+        left = last + window - time.monotonic()
+        if left > 0:
+            raise too_recent(
+                self._persona.kickoff_window_status,
+                left if self._persona.kickoff_window_retry_after else None,
+            )
+
+    def _check_repeat(self, request: ExportRequest, client_id: str) -> None:
+        if not self._persona.refuses_repeats or request.since is None:
+            return
+        scope = (client_id, *request.scope)
+        if scope in self._scopes:
+            raise RefusalError(409, "duplicate", "an export with this _since and _type was asked for before")
+        self._scopes.add(scope)
+
+    def _notices(self, request: ExportRequest, types: tuple[str, ...]) -> list[dict[str, Any]]:
+        persona = self._persona
+        notices = []
+        for name in request.ignored:
+            issue = "59100" if name in persona.ignored_parameters | {"_typeFilter"} else "4122"
+            notices.append(
+                operation_outcome(
+                    "warning",
+                    "not-supported",
+                    f"parameter '{name}' was ignored",
+                    system=persona.issue_system,
+                    issue=issue,
+                )
+            )
+        notices.extend(
+            operation_outcome(
+                "warning",
+                "suppressed",
+                f"Client not authorized for {persona.missing_sub_apis[name]}",
+                system=persona.issue_system,
+                issue="59204",
+            )
+            for name in types
+            if name in persona.missing_sub_apis  # E17
+        )
+        return notices
+
     def _drop(self, export: Export) -> None:
         export.cancelled = True
         self._exports.pop(export.id, None)
         shutil.rmtree(export.folder, ignore_errors=True)
 
-    def _patients(self, request: ExportRequest) -> npt.NDArray[np.int32] | None:
-        # The patients of the export by number; None stands for all that there are.
-        members = None
-        if request.group_id is not None:
-            members = self._store.group(request.group_id)
-            if members is None:
-                raise RefusalError(404, "not-found", "there is no such Group")
-        if request.patients is None:
-            return members
-        numbers = [
-            NO_PATIENT if number is None else number
-            for number in map(self._store.patient_number, request.patients)
-        ]
-        if NO_PATIENT in numbers or (members is not None and not np.isin(numbers, members).all()):
-            raise RefusalError(
-                400, "not-found", "parameter 'patient' names a patient that is not in the export"
-            )
-        return np.array(numbers, dtype=np.int32)
-
     def _build(self, export: Export, tables: dict[str, ResourceTable]) -> None:
         try:
-            export.folder.mkdir()
-            patients = self._patients(export.request)
-            for number, resource_type in enumerate(export.types):
-                if export.cancelled:
-                    break
-                if (table := tables.get(resource_type)) is not None:
-                    self._write_type(export, resource_type, table, patients)
-                export.done = (number + 1) / len(export.types)
-            if export.request.since is not None:
-                self._write_deletions(export, export.request.since, patients)
-            self._write_lines(export, "error", "OperationOutcome", export.outcomes)
+            self._builder.build(export, tables)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client has to be told
             export.failed = True
             if not export.cancelled:
@@ -254,83 +289,18 @@ class ExportBoard:
                 shutil.rmtree(export.folder, ignore_errors=True)
             export.finished = time.monotonic()
 
-    def _write_type(
-        self,
-        export: Export,
-        resource_type: str,
-        table: ResourceTable,
-        patients: npt.NDArray[np.int32] | None,
-    ) -> None:
-        request = export.request
-        compartment = table.has_patients
-        if request.level != "system" and not compartment and resource_type not in SUPPORTING_TYPES:
-            return
-        rows = table.select(
-            until=export.transaction_time, since=request.since, patients=patients if compartment else None
-        )
-        if request.level == "patient" and compartment:
-            rows = rows[table.patients[rows] != NO_PATIENT]
-        if any(query.resource_type == resource_type for query in request.filters):
-            rows = self._filter(export, resource_type, table, rows)
-        size = self._config.resources_per_file
-        for part, first in enumerate(range(0, len(rows), size)):
-            if not export.cancelled:
-                self._write_file(export, table, resource_type, part, rows[first : first + size])
 
-    def _filter(self, export: Export, resource_type: str, table: ResourceTable, rows: Rows) -> Rows:
-        filters = [query for query in export.request.filters if query.resource_type == resource_type]
-        found = [rows[:0]]
-        for first in range(0, len(rows), _FILTERED_AT_ONCE):
-            if export.cancelled:
-                break
-            some = rows[first : first + _FILTERED_AT_ONCE]
-            found.extend(query.rows(table, some, self._store.patient_number) for query in filters)
-        return np.unique(np.concatenate(found))
+def too_recent(status: int, seconds: float | None) -> RefusalError:
+    """How Epic refuses a Group that the client exported not long ago (E4).
 
-    def _write_file(
-        self, export: Export, table: ResourceTable, resource_type: str, part: int, rows: Rows
-    ) -> None:
-        name = f"{resource_type}.{part:03}.ndjson"
-        with (export.folder / name).open("wb") as target:
-            table.copy(rows, target)
-        export.files.append(ExportFile("output", resource_type, name, len(rows)))
-
-    def _write_deletions(self, export: Export, since: int, patients: npt.NDArray[np.int32] | None) -> None:
-        gone = [
-            deletion
-            for deletion in self._store.deletions(since, export.transaction_time)
-            if deletion.resource_type in export.types and _concerns(deletion, export.request, patients)
-        ]
-        self._write_lines(export, "deleted", "Bundle", list(_deletion_bundles(gone)))
-
-    def _write_lines(
-        self,
-        export: Export,
-        section: Literal["deleted", "error"],
-        resource_type: str,
-        resources: list[dict[str, Any]],
-    ) -> None:
-        if resources and not export.cancelled:
-            name = f"{section}.000.ndjson"
-            (export.folder / name).write_bytes(b"".join(orjson.dumps(item) + b"\n" for item in resources))
-            export.files.append(ExportFile(section, resource_type, name, len(resources)))
-
-
-def _concerns(deletion: Deletion, request: ExportRequest, patients: npt.NDArray[np.int32] | None) -> bool:
-    if request.level == "system":
-        return True
-    if request.patients is None and request.group_id in {None, ALL_PATIENTS}:
-        return deletion.patient != NO_PATIENT  # a deleted patient is no longer a member
-    return patients is not None and bool(np.isin(deletion.patient, patients))
-
-
-def _deletion_bundles(deletions: list[Deletion]) -> Iterator[dict[str, Any]]:
-    for first in range(0, len(deletions), _DELETIONS_PER_BUNDLE):
-        yield {
-            "resourceType": "Bundle",
-            "type": "transaction",
-            "entry": [
-                {"request": {"method": "DELETE", "url": f"{deletion.resource_type}/{deletion.resource_id}"}}
-                for deletion in deletions[first : first + _DELETIONS_PER_BUNDLE]
-            ],
-        }
+    Args:
+        status: HTTP status.
+        seconds: What ``Retry-After`` says; ``None`` for none.
+    """
+    return RefusalError(
+        status,
+        "throttled" if status == HTTPStatus.TOO_MANY_REQUESTS else "business-rule",
+        "Error processing Bulk Data Kickoff request: Request not allowed: "
+        "The Client requested this Group too recently.",
+        None if seconds is None else {"Retry-After": str(math.ceil(seconds))},
+    )

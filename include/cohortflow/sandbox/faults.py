@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from http import HTTPStatus
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +13,8 @@ from starlette.responses import Response
 
 from cohortflow.sandbox.outcome import FhirResponse, JsonResponse, Severity, operation_outcome
 from cohortflow.sandbox.request_log import PathClass
+from cohortflow.sandbox.retry_after import RetryAfterFormat, format_retry_after
+from cohortflow.sandbox.storage_errors import storage_error
 
 __all__ = ["Fault", "FaultKind", "FaultPlan", "fault_response"]
 
@@ -28,9 +29,18 @@ FaultKind = Literal[
     "truncate",  # the connection ends in the middle of the body
     "drop-lines",  # the file is complete HTTP, but lacks its last lines
     "malformed-line",  # a line of the file is no JSON
-    "slow",  # the answer takes its time
+    "cut-file",  # the file is complete HTTP, but ends in the middle of a line
+    "changed-file",  # the file has other bytes from now on, and another ETag
+    "wrong-count",  # the manifest counts more resources than its files have
+    "slow",  # the answer takes its time to begin
+    "trickle",  # the body comes in small pieces, with a pause before each
     "token-lifetime",  # the token lives for other than the usual seconds
     "export-outcome",  # the manifest of the export lists an error file
+    "too-recent",  # the kick-off is refused as Epic does when the Group was exported not long ago
+    "outcome-entry",  # the Bundle of a search has a remark of the server
+    "outcome-body",  # a read answers 200 with an OperationOutcome instead of the document
+    "refused",  # 400, or another status, with an issue code of the vendor
+    "bad-gateway",  # 502 with a page of HTML, from a proxy
 ]
 
 _STATUS: dict[FaultKind, tuple[int, str, str]] = {
@@ -41,7 +51,9 @@ _STATUS: dict[FaultKind, tuple[int, str, str]] = {
     "unauthorized": (401, "expired", "the access token is not valid"),
     "forbidden": (403, "forbidden", "this is not allowed"),
     "gone": (404, "not-found", "the export has expired"),
+    "refused": (400, "processing", "the server refuses this request"),
 }
+_HTML = "<html><body><h1>502 Bad Gateway</h1></body></html>"
 
 
 class Fault(BaseModel):
@@ -55,11 +67,15 @@ class Fault(BaseModel):
         after: How many matching requests pass unharmed before.
         retry_after: Seconds for the ``Retry-After`` header, if there is to be one.
         retry_after_format: How that header is written.
-        seconds: For ``slow`` the delay, for ``token-lifetime`` the lifetime.
-        at_bytes: For ``truncate``: after how many bytes; the half of the body where absent.
-        lines: For ``drop-lines``: how many.
+        seconds: For ``slow`` and ``trickle`` the delay, for ``token-lifetime`` the lifetime.
+        at_bytes: For ``truncate`` and ``cut-file``: after how many bytes; the half where absent.
+        lines: For ``drop-lines`` and ``wrong-count``: how many.
         line: For ``malformed-line``: which line, from 1.
-        severity: For ``export-outcome``.
+        severity: For ``export-outcome`` and ``outcome-entry``.
+        more_severities: For ``export-outcome``: further lines of the error file.
+        status: HTTP status, if not the usual one of the kind.
+        code: IssueType, if not the usual one of the kind: ``exception`` for what will not pass.
+        issue: The vendor's issue code, such as ``4119``; shown by personas that have any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,12 +86,16 @@ class Fault(BaseModel):
     times: int = Field(default=1, ge=1)
     after: int = Field(default=0, ge=0)
     retry_after: float | None = Field(default=None, ge=0)
-    retry_after_format: Literal["seconds", "http-date"] = "seconds"
+    retry_after_format: RetryAfterFormat = "seconds"
     seconds: float = Field(default=1.0, ge=0)
     at_bytes: int | None = Field(default=None, ge=0)
     lines: int = Field(default=1, ge=1)
     line: int = Field(default=1, ge=1)
     severity: Severity = "error"
+    more_severities: tuple[Severity, ...] = ()
+    status: int | None = Field(default=None, ge=200, le=599)
+    code: str | None = None
+    issue: str | None = None
 
 
 class FaultPlan:
@@ -117,25 +137,29 @@ class FaultPlan:
         return None
 
 
-def fault_response(fault: Fault) -> Response | None:
-    """The answer that takes the place of the real one; ``None`` where the fault is of another kind."""
+def fault_response(fault: Fault, issue_system: str | None = None) -> Response | None:
+    """The answer that takes the place of the real one; ``None`` where the fault is of another kind.
+
+    Args:
+        fault: What goes wrong.
+        issue_system: System of the vendor's issue codes, if it has any.
+    """
+    if fault.kind == "bad-gateway":
+        return Response(_HTML, fault.status or 502, media_type="text/html")
     if fault.kind not in _STATUS:
         return None
     status, code, diagnostics = _STATUS[fault.kind]
+    status, code = fault.status or status, fault.code or code
     headers = {}
     if fault.retry_after is not None:
-        headers["Retry-After"] = _retry_after(fault.retry_after, fault.retry_after_format)
+        headers["Retry-After"] = format_retry_after(fault.retry_after, fault.retry_after_format)
+    if fault.on == "storage":  # object storage speaks XML
+        name = "SlowDown" if status == HTTPStatus.SERVICE_UNAVAILABLE else "InternalError"
+        return storage_error(status, name, diagnostics, headers)
     if fault.on == "token":
         error = {401: "invalid_client", 403: "unauthorized_client"}.get(status, "temporarily_unavailable")
         return JsonResponse({"error": error, "error_description": diagnostics}, status, headers)
     if fault.kind == "unauthorized":
         headers["WWW-Authenticate"] = 'Bearer realm="sandbox", error="invalid_token"'
-    return FhirResponse(operation_outcome("error", code, diagnostics), status, headers)
-
-
-def _retry_after(seconds: float, form: str) -> str:
-    if form == "seconds":
-        return f"{seconds:g}"
-    # A date has whole seconds; rounding up keeps the wait at least as long as asked.
-    moment = datetime.now(UTC) + timedelta(seconds=seconds + 0.999999)
-    return format_datetime(moment.replace(microsecond=0), usegmt=True)
+    outcome = operation_outcome("error", code, diagnostics, system=issue_system, issue=fault.issue)
+    return FhirResponse(outcome, status, headers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from email.utils import formatdate
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -11,13 +12,46 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cohortflow.sandbox.faults import Fault, fault_response
 from cohortflow.sandbox.hospital import FAULT_KEY, Hospital
 from cohortflow.sandbox.instants import format_instant, now
-from cohortflow.sandbox.request_log import RequestRecord, classify
+from cohortflow.sandbox.outcome import RefusalError
+from cohortflow.sandbox.request_log import PathClass, RequestLog, RequestRecord, classify, template
 
 __all__ = ["FrontDoor"]
+
+_TRICKLE_BYTES = 4096
 
 
 class _ConnectionCutError(Exception):
     """Ends the handler of a truncated response."""
+
+
+class _Visit:
+    """One request on its way through, noted once."""
+
+    def __init__(self, scope: Scope, path_class: PathClass) -> None:
+        self.status = 0
+        self._scope = scope
+        self._path_class = path_class
+        self._came = now()
+        self._started = time.perf_counter()
+        self._noted = False
+
+    def note(self, log: RequestLog) -> None:
+        if self._noted:
+            return
+        self._noted = True
+        headers = Headers(scope=self._scope)
+        log.add(
+            RequestRecord(
+                time=format_instant(self._came),
+                method=self._scope["method"],
+                path_class=self._path_class,
+                status=self.status,
+                milliseconds=round((time.perf_counter() - self._started) * 1000, 1),
+                authorized="authorization" in headers,
+                path=template(self._scope["path"]),
+                ranged="range" in headers,
+            )
+        )
 
 
 class FrontDoor:
@@ -38,33 +72,51 @@ class FrontDoor:
         if path_class == "control":
             await self._app(scope, receive, send)
             return
-        came, started, status = now(), time.perf_counter(), 0
+        if self._wrong_door(path_class, scope):
+            path_class = "other"
+            scope = {**scope, "path": "/", "raw_path": b"/"}
+        visit = _Visit(scope, path_class)
 
-        async def note_status(message: Message) -> None:
-            nonlocal status
-            await send(message)
+        async def send_and_note(message: Message) -> None:
             if message["type"] == "http.response.start":
-                status = message["status"]
+                visit.status = message["status"]
+                await send(self._dated(message))
+                return
+            if not message.get("more_body", False):
+                visit.note(self._hospital.log)  # before the client has the answer, so that it finds itself
+            await send(message)
 
-        fault = self._hospital.faults.take(path_class, scope["method"])
         try:
-            await self._answer(fault, scope, receive, note_status)
+            await self._admit(path_class, scope, receive, send_and_note)
         except _ConnectionCutError:
-            status = 0  # returning with the body incomplete makes the server close the connection
+            visit.status = 0  # returning with the body incomplete makes the server close the connection
         except Exception:
-            status = 500
+            visit.status = 500
             raise
         finally:
-            self._hospital.log.add(
-                RequestRecord(
-                    time=format_instant(came),
-                    method=scope["method"],
-                    path_class=path_class,
-                    status=status,
-                    milliseconds=round((time.perf_counter() - started) * 1000, 1),
-                    authorized="authorization" in Headers(scope=scope),
-                )
-            )
+            visit.note(self._hospital.log)
+
+    async def _admit(self, path_class: PathClass, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._hospital.limit.allows(path_class):
+            fault = self._hospital.faults.take(path_class, scope["method"])
+            await self._answer(fault, scope, receive, send)
+            return
+        refusal = RefusalError(429, "throttled", "too many requests", {"Retry-After": "1"})
+        await refusal.response(self._hospital.persona.issue_system)(scope, receive, send)
+
+    def _dated(self, message: Message) -> Message:
+        # The server adds a Date of its own unless its clock is to differ.
+        offset = self._hospital.config.clock_offset
+        if not offset:
+            return message
+        date = formatdate(time.time() + offset, usegmt=True).encode()
+        return {**message, "headers": [*message["headers"], (b"date", date)]}
+
+    def _wrong_door(self, path_class: PathClass, scope: Scope) -> bool:
+        # Storage answers on its own port and nowhere else, and nothing else answers there.
+        port = self._hospital.storage_port
+        server = scope.get("server")
+        return port is not None and server is not None and (server[1] == port) != (path_class == "storage")
 
     async def _answer(self, fault: Fault | None, scope: Scope, receive: Receive, send: Send) -> None:
         if fault is None:
@@ -72,12 +124,31 @@ class FrontDoor:
             return
         if fault.kind == "slow":
             await asyncio.sleep(fault.seconds)
-        response = fault_response(fault)
+        response = fault_response(fault, self._hospital.persona.issue_system)
         if response is not None:
             await response(scope, receive, send)
             return
         scope[FAULT_KEY] = fault
-        await self._app(scope, receive, _cutting(send, fault) if fault.kind == "truncate" else send)
+        if fault.kind == "truncate":
+            send = _cutting(send, fault)
+        elif fault.kind == "trickle":
+            send = _trickling(send, fault)
+        await self._app(scope, receive, send)
+
+
+def _trickling(send: Send, fault: Fault) -> Send:
+    async def trickle(message: Message) -> None:
+        if message["type"] != "http.response.body":
+            await send(message)
+            return
+        body: bytes = message.get("body", b"")
+        for first in range(0, len(body), _TRICKLE_BYTES):
+            await asyncio.sleep(fault.seconds)
+            piece = body[first : first + _TRICKLE_BYTES]
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": message.get("more_body", False)})
+
+    return trickle
 
 
 def _cutting(send: Send, fault: Fault) -> Send:

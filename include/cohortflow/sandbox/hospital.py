@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +15,23 @@ from starlette.responses import Response
 
 from cohortflow.sandbox.authorization import ClientRegistry, Grant, TokenIssuer
 from cohortflow.sandbox.config import SandboxConfig
+from cohortflow.sandbox.export_build import ExportBuilder
 from cohortflow.sandbox.exports import ExportBoard
 from cohortflow.sandbox.faults import Fault, FaultPlan
 from cohortflow.sandbox.outcome import OAuthRefusalError, RefusalError
 from cohortflow.sandbox.pages import PageSessions
-from cohortflow.sandbox.request_log import RequestLog
+from cohortflow.sandbox.rate_limit import RateLimit
+from cohortflow.sandbox.request_log import RequestLog, classify
 from cohortflow.sandbox.scopes import allows
+from cohortflow.sandbox.shaping import Shaper
+from cohortflow.sandbox.storage_errors import StorageRefusalError
 from cohortflow.sandbox.store import ResourceStore
+from cohortflow.sandbox.visibility import Visibility
 
 __all__ = ["FAULT_KEY", "Call", "Handler", "Hospital", "endpoint"]
 
 FAULT_KEY = "cohortflow.sandbox.fault"
+_IDENTIFIED = frozenset({"kickoff", "status", "file", "search", "read"})
 
 
 class Hospital:
@@ -39,13 +46,17 @@ class Hospital:
 
     def __init__(self, config: SandboxConfig) -> None:
         self.config = config
+        self.persona = config.effective_persona()
+        self.storage_url = config.storage_url
+        self.storage_port: int | None = None
         self.faults = FaultPlan()
         self.log = RequestLog()
-        self.pages = PageSessions(config.page_lifetime)
+        self.limit = RateLimit(self.persona.requests_per_second)
+        self.pages = PageSessions(config.page_lifetime, self.persona.expired_page_status)
         self.clients = ClientRegistry()
         for client_id, source in config.clients.items():
             self.clients.add(client_id, source)
-        self.tokens = TokenIssuer(self.clients, config.token_seconds)
+        self.tokens = TokenIssuer(self.clients, self.persona, config.clock_offset)
         self.folder = Path(tempfile.mkdtemp(prefix="cohortflow-sandbox-"))
         try:
             for name in ("data", "exports"):
@@ -54,7 +65,11 @@ class Hospital:
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
-        self.exports = ExportBoard(self.store, config, self.folder / "exports")
+        self.shaper = Shaper(self.persona)
+        self.visibility = Visibility(self.store, self.persona)
+        builder = ExportBuilder(self.store, self.persona, self.shaper, self.visibility)
+        self.exports = ExportBoard(self.store, config, self.persona, builder, self.folder / "exports")
+        self.documents_read: Counter[str] = Counter()
 
     def close(self) -> None:
         """Stop exports and remove all files that the sandbox made."""
@@ -138,11 +153,25 @@ def endpoint(
             grant = Grant()
             if protected and not hospital.config.open:
                 grant = hospital.tokens.check(request.headers.get("authorization"))
-            return handler(Call(hospital, request, body, grant))
-        except (RefusalError, OAuthRefusalError) as refusal:
+            call = Call(hospital, request, body, grant)
+            _check_client_header(call)
+            return handler(call)
+        except RefusalError as refusal:
+            return refusal.response(hospital.persona.issue_system)
+        except (OAuthRefusalError, StorageRefusalError) as refusal:
             return refusal.response()
 
     async def run(request: Request) -> Response:
         return await run_in_threadpool(answer, request, await request.body())
 
     return run
+
+
+def _check_client_header(call: Call) -> None:
+    # E10: Epic wants the client id in a header of its own, beside the token.
+    header = call.hospital.persona.client_header
+    if header is None or classify(call.request.url.path) not in _IDENTIFIED:
+        return
+    value = call.request.headers.get(header)
+    if value is None or (call.grant.client_id and value != call.grant.client_id):
+        raise RefusalError(400, "required", f"the request needs the header {header} with the client id")

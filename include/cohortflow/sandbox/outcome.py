@@ -8,6 +8,8 @@ from typing import Any, Literal
 import orjson
 from starlette.responses import Response
 
+from cohortflow.sandbox.issue_codes import issue_details
+
 __all__ = [
     "FHIR_JSON",
     "FhirResponse",
@@ -23,18 +25,22 @@ FHIR_JSON = "application/fhir+json"
 Severity = Literal["fatal", "error", "warning", "information"]
 
 
-def operation_outcome(severity: Severity, code: str, diagnostics: str) -> dict[str, Any]:
+def operation_outcome(
+    severity: Severity, code: str, diagnostics: str, *, system: str | None = None, issue: str | None = None
+) -> dict[str, Any]:
     """Build an OperationOutcome with one issue.
 
     Args:
         severity: IssueSeverity code.
         code: IssueType code, such as ``processing`` or ``transient``.
         diagnostics: Text for people; never holds an element of a record.
+        system: System of the vendor's issue codes, if it has any.
+        issue: The vendor's issue code.
     """
-    return {
-        "resourceType": "OperationOutcome",
-        "issue": [{"severity": severity, "code": code, "diagnostics": diagnostics}],
-    }
+    content: dict[str, Any] = {"severity": severity, "code": code, "diagnostics": diagnostics}
+    if system is not None and issue is not None:
+        content["details"] = issue_details(system, issue)
+    return {"resourceType": "OperationOutcome", "issue": [content]}
 
 
 class JsonResponse(Response):
@@ -61,20 +67,29 @@ class RefusalError(Exception):
         code: IssueType code.
         diagnostics: What is wrong with the request.
         headers: Response headers, such as ``Retry-After``.
+        issue: The code of a vendor who has one for this.
     """
 
     def __init__(
-        self, status: int, code: str, diagnostics: str, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        code: str,
+        diagnostics: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        issue: str | None = None,
     ) -> None:
         super().__init__(diagnostics)
         self.status = status
         self.code = code
         self.diagnostics = diagnostics
         self.headers = dict(headers or {})
+        self.issue = issue
 
-    def response(self) -> Response:
-        """The HTTP answer."""
-        outcome = operation_outcome("error", self.code, self.diagnostics)
+    def response(self, system: str | None = None) -> Response:
+        """The HTTP answer; ``system`` is that of the vendor's issue codes, if it has any."""
+        severity: Severity = "error" if system is None else "fatal"
+        outcome = operation_outcome(severity, self.code, self.diagnostics, system=system, issue=self.issue)
         return FhirResponse(outcome, status_code=self.status, headers=self.headers)
 
 

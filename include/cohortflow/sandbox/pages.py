@@ -31,6 +31,7 @@ class PageSession:
         rows: What was found.
         size: Rows per page.
         expires: Monotonic seconds.
+        lead: Rows by which the first page is longer (O12).
     """
 
     id: str
@@ -40,6 +41,11 @@ class PageSession:
     rows: Rows
     size: int
     expires: float
+    lead: int = 0
+
+    def after(self, offset: int) -> int:
+        """The row after the page that starts at a row."""
+        return offset + self.size + (self.lead if offset == 0 else 0)
 
     def token(self, offset: int) -> str:
         """The opaque token of the page that starts at a row."""
@@ -51,21 +57,30 @@ class PageSessions:
 
     Args:
         lifetime: Seconds for which they do.
+        expired_status: HTTP status of those that do not.
     """
 
-    def __init__(self, lifetime: float) -> None:
+    def __init__(self, lifetime: float, expired_status: int = 410) -> None:
         self._lifetime = lifetime
+        self._expired_status = expired_status
         self._lock = threading.Lock()
         self._sessions: OrderedDict[str, PageSession] = OrderedDict()
         self._kept_rows = 0
 
     def open(
-        self, client_id: str, query: SearchQuery, table: ResourceTable, rows: Rows, size: int
+        self,
+        client_id: str,
+        query: SearchQuery,
+        table: ResourceTable,
+        rows: Rows,
+        size: int,
+        *,
+        lead: int = 0,
     ) -> PageSession:
-        """Keep the result of a search."""
+        """Keep the result of a search; ``lead`` is by how many rows the first page is longer."""
         session_id = secrets.token_hex(_ID_LENGTH // 2)
         session = PageSession(
-            session_id, client_id, query, table, rows, size, time.monotonic() + self._lifetime
+            session_id, client_id, query, table, rows, size, time.monotonic() + self._lifetime, lead
         )
         if len(rows) > size:
             with self._lock:
@@ -81,7 +96,7 @@ class PageSessions:
         """The search of a page token, and the row at which the page starts.
 
         Raises:
-            RefusalError: 410, when the token is unknown or has expired.
+            RefusalError: 410 or what the persona answers, when the token is unknown or has expired.
         """
         with self._lock:
             session = self._sessions.get(token[:_ID_LENGTH])
@@ -93,7 +108,12 @@ class PageSessions:
         except ValueError:
             session = None
         if session is None or session.client_id != client_id:
-            raise RefusalError(410, "not-found", "the page session has expired; start the search again")
+            raise RefusalError(
+                self._expired_status,
+                "not-found",
+                "the page session has expired; start the search again",
+                issue="4113",
+            )
         return session, offset
 
     def expire_all(self) -> None:

@@ -15,6 +15,8 @@ from cohortflow.sandbox.pages import PageSession
 from cohortflow.sandbox.resource_table import ResourceTable
 from cohortflow.sandbox.resource_types import RESOURCE_TYPES
 from cohortflow.sandbox.search_query import SearchQuery, parse_search
+from cohortflow.sandbox.search_result import find_rows, included, page_rows, remarks
+from cohortflow.sandbox.search_rules import check_search, page_size
 
 __all__ = ["read_page", "read_resource", "search_resources"]
 
@@ -25,20 +27,33 @@ _FORM = "application/x-www-form-urlencoded"
 def read_resource(call: Call) -> Response:
     """``GET /fhir/{type}/{id}``; a Binary comes as what it is, unless the client accepts FHIR JSON."""
     resource_type = _resource_type(call)
-    resource_id = call.request.path_params["id"]
+    hospital = call.hospital
+    resource_id = hospital.shaper.stored_id(resource_type, call.request.path_params["id"])
     call.require(resource_type, "r")
     raw = resource_type == "Binary" and not _accepts_json(call)
     if not raw:
         _check_accept(call)
-    store = call.hospital.store
-    line = store.read(resource_type, resource_id)
-    if line is None:
-        if store.is_deleted(resource_type, resource_id):
-            raise RefusalError(410, "deleted", f"this {resource_type} was deleted")
-        raise RefusalError(404, "not-found", f"there is no {resource_type} with this id")
-    if raw:
-        return _binary(line)
-    return FhirResponse(call.hospital.config.persona.shape_resource(resource_type, line))
+    if (survivor := hospital.visibility.survivor(resource_type, resource_id)) is not None:  # E16
+        url = f"{call.base_url}/{resource_type}/{hospital.shaper.shown_id(resource_type, survivor)}"
+        raise RefusalError(
+            301, "not-found", f"this {resource_type} was merged", {"Location": url}, issue="4107"
+        )
+    table = hospital.store.table(resource_type)
+    line = hospital.store.read(resource_type, resource_id)
+    if table is None or line is None:
+        if hospital.store.is_deleted(resource_type, resource_id):
+            raise RefusalError(410, "deleted", f"this {resource_type} was deleted", issue="4103")
+        raise RefusalError(404, "not-found", f"there is no {resource_type} with this id", issue="4102")
+    if (row := table.find(resource_id)) is not None:
+        hospital.visibility.check_row(table, row)
+    if resource_type == "Binary":
+        _count_document(call)
+    if call.fault is not None and call.fault.kind == "outcome-body":  # E19
+        return FhirResponse(
+            operation_outcome("error", "processing", "the document is not available"),
+            call.fault.status or 200,
+        )
+    return _binary(line) if raw else FhirResponse(hospital.shaper.line(resource_type, line))
 
 
 def search_resources(call: Call) -> Response:
@@ -52,15 +67,18 @@ def search_resources(call: Call) -> Response:
             raise RefusalError(415, "not-supported", f"_search takes {_FORM}")
         pairs += parse_qsl(call.body.decode("utf-8", "replace"), keep_blank_values=True)
     hospital = call.hospital
-    query = parse_search(resource_type, pairs, lenient=call.lenient)
-    hospital.config.persona.check_search(query, call.grant)
-    size = min(
-        hospital.config.page_size if query.count is None else query.count, hospital.config.max_page_size
-    )
+    pairs = [(name, hospital.shaper.stored_value(value)) for name, value in pairs]
+    query = parse_search(resource_type, pairs, lenient=call.lenient, persona=hospital.persona)
+    check_search(query, hospital.persona)
+    hospital.persona.check_search(query, call.grant)
+    for patients in query.patients:
+        hospital.visibility.check_patients(patients)
+    size = page_size(query, hospital.persona)
     table = hospital.store.table(resource_type) or ResourceTable.of(())
-    rows = query.rows(table, table.select(until=hospital.store.now), hospital.store.patient_number)
-    session = hospital.pages.open(call.grant.client_id, query, table, rows, max(size, 1))
-    return _bundle(call, session, 0) if size else _total(len(rows))
+    rows, lead = find_rows(call, query, table)
+    if not size:
+        return _total(len(query.matching(table, hospital.visibility.rows(resource_type, table, rows))))
+    return _bundle(call, hospital.pages.open(call.grant.client_id, query, table, rows, size, lead=lead), 0)
 
 
 def read_page(call: Call) -> Response:
@@ -74,28 +92,56 @@ def read_page(call: Call) -> Response:
 
 
 def _bundle(call: Call, session: PageSession, offset: int) -> Response:
-    query, persona = session.query, call.hospital.config.persona
-    rows = persona.shape_page(query, session.rows[offset : offset + session.size])
+    query, table = session.query, session.table
+    rows = page_rows(call, session, offset)
     links = [{"relation": "self", "url": _self_url(call, query)}]
-    if offset + session.size < len(session.rows):
-        token = session.token(offset + session.size)
-        links.append({"relation": "next", "url": f"{call.base_url}?{urlencode({'_page': token})}"})
-    entries = []
-    for line in session.table.lines(rows):
-        resource = persona.shape_resource(query.resource_type, line.rstrip(b"\n"))
-        url = orjson.dumps(f"{call.base_url}/{query.resource_type}/{orjson.loads(resource)['id']}")
-        entries.append(b'{"fullUrl":%b,"resource":%b,"search":{"mode":"match"}}' % (url, resource))
-    if query.ignored and offset == 0:
-        text = f"ignored search parameters: {', '.join(query.ignored)}"
-        outcome = orjson.dumps(operation_outcome("warning", "not-supported", text))
-        entries.append(b'{"resource":%b,"search":{"mode":"outcome"}}' % outcome)
-    body = b'{"resourceType":"Bundle","type":"searchset","total":%d,"link":%b' % (
-        len(session.rows),
-        orjson.dumps(links),
-    )
+    following = session.after(offset)
+    if following < len(session.rows):
+        url = f"{call.base_url}?{urlencode({'_page': session.token(following)})}"
+        links.append({"relation": "next", "url": url})
+    entries = [_entry(call, query.resource_type, line.rstrip(b"\n"), b"match") for line in table.lines(rows)]
+    entries += [
+        _entry(call, other_type, other.line(row).rstrip(b"\n"), b"include")
+        for other_type, other, row in included(call, query, table, rows)
+    ]
+    if offset == 0:
+        empty = not entries and following >= len(session.rows)
+        entries += [
+            b'{"resource":%b,"search":{"mode":"outcome"}}' % orjson.dumps(outcome)
+            for outcome in remarks(call, query, empty=empty)
+        ]
+    body = b'{"resourceType":"Bundle","type":"searchset"'
+    if (total := _bundle_total(call, session)) is not None:
+        body += b',"total":%d' % total
+    body += b',"link":%b' % orjson.dumps(links)
     if entries:  # FHIR knows no empty lists
         body += b',"entry":[%b]' % b",".join(entries)
     return FhirResponse(body + b"}")
+
+
+def _entry(call: Call, resource_type: str, line: bytes, mode: bytes) -> bytes:
+    resource = call.hospital.shaper.line(resource_type, line)
+    url = orjson.dumps(f"{call.base_url}/{resource_type}/{orjson.loads(resource)['id']}")
+    return b'{"fullUrl":%b,"resource":%b,"search":{"mode":"%b"}}' % (url, resource, mode)
+
+
+def _bundle_total(call: Call, session: PageSession) -> int | None:
+    persona, query = call.hospital.persona, session.query
+    wanted = persona.states_total if query.total is None else query.total
+    if not wanted:
+        return None
+    if not persona.filters_pages_late:
+        return len(session.rows)
+    rows = query.matching(session.table, session.rows)
+    return len(call.hospital.visibility.rows(query.resource_type, session.table, rows))
+
+
+def _count_document(call: Call) -> None:
+    # E16: no more documents for this client today.
+    most, counts = call.hospital.persona.max_documents, call.hospital.documents_read
+    counts[call.grant.client_id] += 1
+    if most is not None and counts[call.grant.client_id] > most:
+        raise RefusalError(403, "throttled", "no more documents can be read today", issue="4135")
 
 
 def _total(total: int) -> Response:
@@ -109,8 +155,8 @@ def _self_url(call: Call, query: SearchQuery) -> str:
 
 def _resource_type(call: Call) -> str:
     resource_type = str(call.request.path_params["type"])
-    if resource_type not in RESOURCE_TYPES:
-        raise RefusalError(404, "not-supported", "there is no such FHIR R4 resource type")
+    if resource_type not in RESOURCE_TYPES or resource_type in call.hospital.persona.absent_types:
+        raise RefusalError(404, "not-supported", "the server has no such resource type")
     return resource_type
 
 

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-__all__ = ["PathClass", "RequestLog", "RequestRecord", "classify"]
+from cohortflow.sandbox.resource_types import RESOURCE_TYPES
+
+__all__ = ["PathClass", "RequestLog", "RequestRecord", "classify", "template"]
 
 PathClass = Literal[
     "discovery",
@@ -45,6 +47,29 @@ _PATHS: tuple[tuple[PathClass, re.Pattern[str]], ...] = (
 )
 
 
+_TEMPLATES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"/fhir/Group/[^/]+/\$export"), "/fhir/Group/{id}/$export"),
+    (re.compile(r"/exports/[^/]+"), "/exports/{export}"),
+    (re.compile(r"/exports/[^/]+/[^/]+"), "/exports/{export}/{name}"),
+    (re.compile(r"/storage/.*"), "/storage/{signature}/{name}"),
+)
+_TYPE = re.compile(r"/fhir/([^/]+)(/_search|/[^/]+)?")
+
+
+def template(path: str) -> str:
+    """A URL path without ids, such as ``/fhir/Observation/{id}``; empty for a path of no known form."""
+    if path.startswith("/fhir/") and classify(path) in {"search", "read"}:
+        match = _TYPE.fullmatch(path)
+        if match is None or match[1] not in RESOURCE_TYPES:
+            return ""
+        rest = match[2] or ""
+        return f"/fhir/{match[1]}{rest if rest in {'', '/_search'} else '/{id}'}"
+    for pattern, text in _TEMPLATES:
+        if pattern.fullmatch(path):
+            return text
+    return "" if classify(path) == "other" else path
+
+
 def classify(path: str) -> PathClass:
     """The class of a URL path."""
     return next((name for name, pattern in _PATHS if pattern.fullmatch(path)), "other")
@@ -61,6 +86,8 @@ class RequestRecord:
         status: HTTP status of the answer; 0 when the connection was cut.
         milliseconds: How long the answer took.
         authorized: Whether it carried an ``Authorization`` header.
+        path: The path with placeholders for ids, such as ``/fhir/Group/{id}/$export``.
+        ranged: Whether it carried a ``Range`` header.
     """
 
     time: str
@@ -69,6 +96,8 @@ class RequestRecord:
     status: int
     milliseconds: float
     authorized: bool
+    path: str = ""
+    ranged: bool = False
 
 
 class RequestLog:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -114,6 +114,11 @@ class ResourceTable:
             if orjson.loads(self.line(row))["id"] == resource_id:
                 return int(row)
         return None
+
+    def with_ids(self, ids: Collection[str]) -> Rows:
+        """The rows with any of these ids, by the hashes of the ids."""
+        hashes, order = self._by_hash
+        return order[np.isin(hashes, np.array([hash(name) for name in ids], dtype=np.int64))]
 
     def line(self, row: int) -> bytes:
         """The resource of one row, with its line feed."""

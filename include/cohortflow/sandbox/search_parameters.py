@@ -45,6 +45,7 @@ _CLINICAL = {
 }
 _EFFECTIVE = {"date": _parameter("date", "effectiveDateTime", "effectivePeriod", "effectiveInstant")}
 _EVENT = _SUBJECT | _ENCOUNTER | _STATUS | _CATEGORY | _CODE
+_PERFORMER = {"performer": _parameter("reference", "performer", "performer.actor")}
 
 _BY_TYPE: dict[str, dict[str, SearchParameter]] = {
     "AllergyIntolerance": _PATIENT
@@ -74,7 +75,10 @@ _BY_TYPE: dict[str, dict[str, SearchParameter]] = {
     },
     "Coverage": _STATUS | {"patient": _parameter("patient", "beneficiary")},
     "Device": _PATIENT | _STATUS | {"type": _parameter("token", "type")},
-    "DiagnosticReport": _EVENT | _EFFECTIVE | {"issued": _parameter("date", "issued")},
+    "DiagnosticReport": _EVENT
+    | _EFFECTIVE
+    | _PERFORMER
+    | {"issued": _parameter("date", "issued"), "result": _parameter("reference", "result")},
     "DocumentReference": _SUBJECT
     | _STATUS
     | _CATEGORY
@@ -84,9 +88,13 @@ _BY_TYPE: dict[str, dict[str, SearchParameter]] = {
         "period": _parameter("date", "context.period"),
         "type": _parameter("token", "type"),
     },
+    "EpisodeOfCare": _PATIENT | _STATUS | {"type": _parameter("token", "type")},
     "Encounter": _SUBJECT
     | _STATUS
     | {
+        "location": _parameter("reference", "location.location"),
+        "participant": _parameter("reference", "participant.individual"),
+        "service-provider": _parameter("reference", "serviceProvider"),
         "class": _parameter("token", "class"),
         "date": _parameter("date", "period"),
         "reason-code": _parameter("token", "reasonCode"),
@@ -119,12 +127,17 @@ _BY_TYPE: dict[str, dict[str, SearchParameter]] = {
     | _CATEGORY
     | {
         "authoredon": _parameter("date", "authoredOn"),
+        "medication": _parameter("reference", "medicationReference"),
+        "requester": _parameter("reference", "requester"),
         "code": _parameter("token", "medicationCodeableConcept"),
         "intent": _parameter("token", "intent"),
     },
     "Observation": _EVENT
     | _EFFECTIVE
+    | _PERFORMER
     | {
+        "derived-from": _parameter("reference", "derivedFrom"),
+        "has-member": _parameter("reference", "hasMember"),
         "combo-code": _parameter("token", "code", "component.code"),
         "value-date": _parameter("date", "valueDateTime", "valuePeriod"),
     },
@@ -134,6 +147,8 @@ _BY_TYPE: dict[str, dict[str, SearchParameter]] = {
         "birthdate": _parameter("date", "birthDate"),
         "family": _parameter("string", "name.family"),
         "gender": _parameter("token", "gender"),
+        "general-practitioner": _parameter("reference", "generalPractitioner"),
+        "organization": _parameter("reference", "managingOrganization"),
         "given": _parameter("string", "name.given"),
         "name": _parameter("string", "name.family", "name.given", "name.text"),
     },
@@ -141,7 +156,11 @@ _BY_TYPE: dict[str, dict[str, SearchParameter]] = {
         "family": _parameter("string", "name.family"),
         "name": _parameter("string", "name.family", "name.given", "name.text"),
     },
-    "Procedure": _EVENT | {"date": _parameter("date", "performedDateTime", "performedPeriod")},
+    "Procedure": _EVENT | _PERFORMER | {"date": _parameter("date", "performedDateTime", "performedPeriod")},
+    "Provenance": {
+        "recorded": _parameter("date", "recorded"),
+        "target": _parameter("reference", "target"),
+    },
     "ServiceRequest": _EVENT
     | {"authored": _parameter("date", "authoredOn"), "intent": _parameter("token", "intent")},
     "Specimen": _SUBJECT

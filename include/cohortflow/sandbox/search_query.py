@@ -13,10 +13,11 @@ import orjson
 
 from cohortflow.sandbox.instants import FOREVER, date_range
 from cohortflow.sandbox.outcome import RefusalError
+from cohortflow.sandbox.persona import Persona
 from cohortflow.sandbox.resource_table import ResourceTable, Rows
 from cohortflow.sandbox.search_parameters import SearchParameter, search_parameters, values_at
 
-__all__ = ["SearchQuery", "parse_filter", "parse_search"]
+__all__ = ["Inclusion", "SearchQuery", "parse_filter", "parse_search"]
 
 Matcher = Callable[[dict[str, Any]], bool]
 
@@ -33,7 +34,27 @@ _COMPARE: dict[str, Callable[[int, int, int, int], bool]] = {
     "eb": lambda _low, high, first, _last: high < first,
     "ap": lambda low, high, first, last: low <= last and high >= first,
 }
-_RESULT_PARAMETERS = frozenset({"_count", "_sort", "_total", "_summary", "_format", "_pretty"})
+_RESULT_PARAMETERS = frozenset(
+    {"_count", "_sort", "_total", "_summary", "_format", "_pretty", "_include", "_revinclude"}
+)
+_SPECIFICATION = Persona()
+
+
+@dataclass(frozen=True, slots=True)
+class Inclusion:
+    """One ``_include`` or ``_revinclude``.
+
+    Attributes:
+        resource_type: Type that has the reference.
+        parameter: Search parameter that looks at the reference.
+        target: Type that it may point to; ``None``: any.
+        reverse: Whether the resources that point are added, rather than those pointed at.
+    """
+
+    resource_type: str
+    parameter: SearchParameter
+    target: str | None
+    reverse: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +68,8 @@ class SearchQuery:
         matchers: Tests on the content of a resource, all of which have to hold.
         count: Resources per page that the client asks for; 0 asks for the total only.
         sort: Parameter name and whether descending, in order of weight.
+        inclusions: What else is to be in the Bundle.
+        total: What ``_total`` asks for: whether there is to be a total; ``None``: as usual.
         used: The parameters that took effect, as given.
         ignored: Names of parameters that took none (lenient handling).
     """
@@ -57,19 +80,45 @@ class SearchQuery:
     matchers: tuple[Matcher, ...] = ()
     count: int | None = None
     sort: tuple[tuple[str, bool], ...] = ()
+    inclusions: tuple[Inclusion, ...] = ()
+    total: bool | None = None
     used: tuple[tuple[str, str], ...] = ()
     ignored: tuple[str, ...] = ()
 
     def rows(
         self, table: ResourceTable, candidates: Rows, patient_number: Callable[[str], int | None]
     ) -> Rows:
-        """Find the rows among candidates.
+        """Find the rows among candidates, in the order asked for.
 
         Args:
             table: The table of this type.
             candidates: Rows that may be returned.
             patient_number: Gives the number of a patient id.
         """
+        return self._sorted(table, self.matching(table, self._indexed(table, candidates, patient_number)))
+
+    def unfiltered_rows(
+        self, table: ResourceTable, candidates: Rows, patient_number: Callable[[str], int | None]
+    ) -> Rows:
+        """The rows of the patients and ids asked for, in order, before ``matching`` looks into them."""
+        return self._sorted(table, self._indexed(table, candidates, patient_number))
+
+    def matching(self, table: ResourceTable, rows: Rows) -> Rows:
+        """Those rows whose content meets the search."""
+        if not self.matchers:
+            return rows
+        return np.array(
+            [
+                row
+                for row, line in zip(rows.tolist(), table.lines(rows), strict=True)
+                if self._matches(orjson.loads(line))
+            ],
+            dtype=np.int64,
+        )
+
+    def _indexed(
+        self, table: ResourceTable, candidates: Rows, patient_number: Callable[[str], int | None]
+    ) -> Rows:
         rows = candidates
         for names in self.patients:
             numbers = [number for name in names if (number := patient_number(name)) is not None]
@@ -77,16 +126,7 @@ class SearchQuery:
         for ids in self.ids:
             found = [row for name in ids if (row := table.find(name)) is not None]
             rows = rows[np.isin(rows, found)]
-        if self.matchers:
-            rows = np.array(
-                [
-                    row
-                    for row, line in zip(rows.tolist(), table.lines(rows), strict=True)
-                    if self._matches(orjson.loads(line))
-                ],
-                dtype=np.int64,
-            )
-        return self._sorted(table, rows)
+        return rows
 
     def _matches(self, resource: dict[str, Any]) -> bool:
         return all(matcher(resource) for matcher in self.matchers)
@@ -111,57 +151,63 @@ class _Draft:
     patients: list[tuple[str, ...]] = field(default_factory=list)
     ids: list[tuple[str, ...]] = field(default_factory=list)
     matchers: list[Matcher] = field(default_factory=list)
+    inclusions: list[Inclusion] = field(default_factory=list)
+    count: int | None = None
+    total: bool | None = None
+    sort: tuple[tuple[str, bool], ...] = ()
     used: list[tuple[str, str]] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
 
 
-def parse_search(resource_type: str, query: Iterable[tuple[str, str]], *, lenient: bool) -> SearchQuery:
+def parse_search(
+    resource_type: str,
+    query: Iterable[tuple[str, str]],
+    *,
+    lenient: bool,
+    persona: Persona = _SPECIFICATION,
+) -> SearchQuery:
     """Read the parameters of a search.
 
     Args:
         resource_type: What is searched.
         query: Names and values, URL-decoded.
         lenient: Whether to ignore unknown parameters instead of refusing them.
+        persona: Whose parameters are known, and whether unknown ones are ever refused.
 
     Raises:
         RefusalError: 400, for an unknown parameter or a malformed value.
     """
     known = search_parameters(resource_type)
     draft = _Draft()
-    count: int | None = None
-    sort: tuple[tuple[str, bool], ...] = ()
+    ignores = lenient or persona.unknown_search_parameters == "ignore"
     for name, value in query:
-        if name in known:
+        if name in known and name not in persona.ignored_search_parameters:
             _add(draft, name, known[name], value)
-        elif name == "_count":
-            count = _parse_count(value)
-        elif name == "_sort":
-            sort = tuple((key.lstrip("-"), key.startswith("-")) for key in value.split(","))
-            if any(key not in known or known[key].kind not in {"date", "token"} for key, _ in sort):
-                raise RefusalError(400, "not-supported", f"_sort does not know this key for {resource_type}")
-        elif name == "_summary" and value == "count":
-            count = 0
-        elif name not in _RESULT_PARAMETERS:
-            if not lenient:
-                raise RefusalError(
-                    400, "not-supported", f"search parameter '{name}' is not supported for {resource_type}"
-                )
+        elif name in _RESULT_PARAMETERS:
+            _shape(draft, resource_type, name, value)
+        elif ignores:
             draft.ignored.append(name)
             continue
+        else:
+            raise RefusalError(
+                400, "not-supported", f"search parameter '{name}' is not supported for {resource_type}"
+            )
         draft.used.append((name, value))
     return SearchQuery(
         resource_type,
         patients=tuple(draft.patients),
         ids=tuple(draft.ids),
         matchers=tuple(draft.matchers),
-        count=count,
-        sort=sort,
+        count=draft.count,
+        sort=draft.sort,
+        inclusions=tuple(draft.inclusions),
+        total=draft.total,
         used=tuple(draft.used),
         ignored=tuple(draft.ignored),
     )
 
 
-def parse_filter(text: str, *, lenient: bool) -> SearchQuery:
+def parse_filter(text: str, *, lenient: bool, persona: Persona = _SPECIFICATION) -> SearchQuery:
     """Read one query of ``_typeFilter``, such as ``Observation?category=laboratory``.
 
     Raises:
@@ -171,7 +217,36 @@ def parse_filter(text: str, *, lenient: bool) -> SearchQuery:
     pairs = parse_qsl(query, keep_blank_values=True)
     if not mark or any(name in _RESULT_PARAMETERS for name, _ in pairs):
         raise RefusalError(400, "invalid", "_typeFilter has to be <ResourceType>?<search parameters>")
-    return parse_search(resource_type, pairs, lenient=lenient)
+    return parse_search(resource_type, pairs, lenient=lenient, persona=persona)
+
+
+def _shape(draft: _Draft, resource_type: str, name: str, value: str) -> None:
+    # The parameters that say how the result is to look.
+    known = search_parameters(resource_type)
+    match name:
+        case "_count":
+            draft.count = _parse_count(value)
+        case "_sort":
+            draft.sort = tuple((key.lstrip("-"), key.startswith("-")) for key in value.split(","))
+            if any(key not in known or known[key].kind not in {"date", "token"} for key, _ in draft.sort):
+                raise RefusalError(400, "not-supported", f"_sort does not know this key for {resource_type}")
+        case "_summary" if value == "count":
+            draft.count = 0
+        case "_total":
+            draft.total = value != "none"
+        case "_include" | "_revinclude":
+            draft.inclusions.append(_parse_inclusion(name, value))
+        case _:  # _format and _pretty change nothing here
+            pass
+
+
+def _parse_inclusion(name: str, value: str) -> Inclusion:
+    resource_type, _, rest = value.partition(":")
+    parameter_name, _, target = rest.partition(":")
+    parameter = search_parameters(resource_type).get(parameter_name)
+    if parameter is None or parameter.kind not in {"reference", "patient"}:
+        raise RefusalError(400, "not-supported", f"{name} names no reference that the server knows")
+    return Inclusion(resource_type, parameter, target or None, reverse=name == "_revinclude")
 
 
 def _add(draft: _Draft, name: str, parameter: SearchParameter, value: str) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from cohortflow.sandbox.authorization import JwksSource
 from cohortflow.sandbox.config import SandboxConfig
 from cohortflow.sandbox.faults import FaultPlan
 from cohortflow.sandbox.hospital import Hospital
+from cohortflow.sandbox.persona import Persona
 from cohortflow.sandbox.request_log import RequestLog
 
 __all__ = ["Sandbox", "parse_client", "running_sandbox", "serve"]
@@ -53,6 +55,10 @@ class Sandbox:
         """Register a client, or change its registration."""
         self._hospital.clients.add(client_id, jwks, scope)
 
+    def register_secret(self, client_id: str, secret: str, scope: str = "system/*.rs") -> None:
+        """Register a client with a secret: for the token endpoint, or as HTTP Basic on every request."""
+        self._hospital.clients.add_secret(client_id, secret, scope)
+
     def put(self, *resources: dict[str, Any]) -> None:
         """Add or replace resources; without ``meta.lastUpdated`` they get the hospital's time."""
         self._hospital.store.put(resources)
@@ -72,6 +78,31 @@ class Sandbox:
     def expire_exports(self) -> None:
         """Let every export expire now."""
         self._hospital.exports.expire_all()
+
+    def expire_links(self) -> None:
+        """Let every file URL expire now; a manifest that is fetched again has new ones (B9)."""
+        self._hospital.exports.expire_links()
+
+    def end_kickoff_windows(self) -> None:
+        """Let every Group be exported again at once (E4, O15)."""
+        self._hospital.exports.forget_kickoffs()
+
+    def break_the_glass(self, *patient_ids: str) -> None:
+        """Put the records of patients behind the glass: 4130 where named, left out elsewhere (E16)."""
+        self._hospital.visibility.break_the_glass(patient_ids)
+
+    def merge(self, resource_type: str, old_id: str, new_id: str) -> None:
+        """Let reads of one resource lead to another, in which it went up (E16: 4107)."""
+        self._hospital.visibility.merge(resource_type, old_id, new_id)
+
+    def shown_id(self, resource_type: str, stored_id: str) -> str:
+        """The id under which clients see a resource of the data folder (E18)."""
+        return self._hospital.shaper.shown_id(resource_type, stored_id)
+
+    @property
+    def persona(self) -> Persona:
+        """Whom the sandbox plays."""
+        return self._hospital.persona
 
     def expire_pages(self) -> None:
         """Let every ``next`` link expire now."""
@@ -93,6 +124,7 @@ class _Server(uvicorn.Server):
                 access_log=False,  # it would write URLs, which hold ids
                 proxy_headers=False,  # nobody may claim to come from this machine
                 server_header=False,
+                date_header=not app.state.hospital.config.clock_offset,  # else the front door adds it
                 timeout_graceful_shutdown=_GRACE_SECONDS,
             )
         )
@@ -135,7 +167,7 @@ def serve(
     if threading.current_thread() is threading.main_thread():
         # Ends also the reading of data, and lets the clean-up run, which the default would not.
         signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
-    with _listen(config) as listener:
+    with _listen(config, config.port) as listener, _storage(config) as storage:
         root_url = _root_url(config, listener)
 
         def tell() -> None:
@@ -147,7 +179,7 @@ def serve(
 
         app = create_app(config)
         try:
-            _Server(app, tell).run(sockets=[listener])
+            _Server(app, tell).run(sockets=_doors(app, listener, storage))
         except KeyboardInterrupt:
             return
         finally:
@@ -155,22 +187,29 @@ def serve(
 
 
 @contextmanager
-def running_sandbox(config: SandboxConfig) -> Iterator[Sandbox]:
+def running_sandbox(config: SandboxConfig, *, persona: Persona | str | None = None) -> Iterator[Sandbox]:
     """Run a sandbox in a thread of this process, for tests.
+
+    Args:
+        config: Settings of the server.
+        persona: Whom it plays, if not the persona of the settings.
 
     Yields:
         The running sandbox, listening.
 
     Raises:
         InputError: The data or a client's key set cannot be read.
-        ConfigurationError: The address cannot be listened on.
+        ConfigurationError: The address cannot be listened on, or there is no such persona.
     """
-    with _listen(config) as listener:
+    if persona is not None:
+        config = replace(config, persona=persona)
+    with _listen(config, config.port) as listener, _storage(config) as storage:
         app = create_app(config)
+        doors = _doors(app, listener, storage)
         ready = threading.Event()
         server = _Server(app, ready.set)
         thread = threading.Thread(
-            target=server.run, kwargs={"sockets": [listener]}, name="sandbox-ehr", daemon=True
+            target=server.run, kwargs={"sockets": doors}, name="sandbox-ehr", daemon=True
         )
         thread.start()
         try:
@@ -184,18 +223,35 @@ def running_sandbox(config: SandboxConfig) -> Iterator[Sandbox]:
             app.state.hospital.close()
 
 
-def _listen(config: SandboxConfig) -> socket.socket:
+@contextmanager
+def _storage(config: SandboxConfig) -> Iterator[socket.socket | None]:
+    # Object storage is another server, so it listens on a port of its own.
+    if config.effective_persona().file_delivery != "redirect":
+        yield None
+        return
+    with _listen(config, config.storage_port) as listener:
+        yield listener
+
+
+def _doors(app: Starlette, listener: socket.socket, storage: socket.socket | None) -> list[socket.socket]:
+    if storage is None:
+        return [listener]
+    app.state.hospital.storage_port = storage.getsockname()[1]
+    return [listener, storage]
+
+
+def _listen(config: SandboxConfig, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((config.host, config.port))
+        listener.bind((config.host, port))
         listener.listen(2048)
     except OSError as error:
         listener.close()
         raise ConfigurationError(
             f"the sandbox cannot listen there: {error.strerror}",
-            place=f"{config.host}:{config.port}",
+            place=f"{config.host}:{port}",
             remedy="Choose another port, or 0 for a free one.",
         ) from error
     return listener

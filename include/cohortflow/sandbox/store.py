@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from cohortflow.sandbox.instants import format_instant
+from cohortflow.sandbox.instants import date_range, format_instant
 from cohortflow.sandbox.instants import now as current_time
 from cohortflow.sandbox.ndjson_index import (
     NO_PATIENT,
@@ -75,7 +75,9 @@ class ResourceStore:
         self._synthesised_group = "Group" not in self._tables
         if self._synthesised_group:
             self._write_all_patients()
-        self._groups = self._read_groups()
+        self._joined: dict[str, dict[int, int]] = {}
+        self._groups: dict[str, PatientSet] = {}
+        self._groups = self._read_groups(joined=0)
 
     @property
     def types(self) -> list[str]:
@@ -106,6 +108,11 @@ class ResourceStore:
     def group(self, group_id: str) -> PatientSet | None:
         """The patients of a Group, by number."""
         return self._groups.get(group_id)
+
+    def joined_after(self, group_id: str, since: int) -> PatientSet:
+        """The patients, by number, who became members of a Group after a moment."""
+        joined = self._joined.get(group_id, {})
+        return np.array(sorted(number for number, moment in joined.items() if moment > since), dtype=np.int32)
 
     def deletions(self, since: int, until: int) -> Iterator[Deletion]:
         """Deletions after ``since`` and not after ``until``."""
@@ -185,7 +192,7 @@ class ResourceStore:
         if "Patient" in changed and self._synthesised_group:
             self._write_all_patients()
         if "Group" in changed or "Patient" in changed:
-            self._groups = self._read_groups()
+            self._groups = self._read_groups(joined=self.now)
 
     def _write_all_patients(self) -> None:
         table = self._tables.get("Patient")
@@ -206,20 +213,31 @@ class ResourceStore:
         }
         self._write("Group", [group])
 
-    def _read_groups(self) -> dict[str, PatientSet]:
+    def _read_groups(self, joined: int) -> dict[str, PatientSet]:
+        # ``joined`` is when those became members who were none before, unless the Group says so itself.
         table = self._tables.get("Group")
         groups = {}
         for line in table.lines(table.select(until=self.now)) if table is not None else ():
             group = orjson.loads(line)
-            numbers = [
-                self._patients.get(_member_id(member), NO_PATIENT)
-                for member in group.get("member", [])
-                if not member.get("inactive", False)
-            ]
-            present = sorted(number for number in set(numbers) if number != NO_PATIENT)
-            groups[str(group["id"])] = np.array(present, dtype=np.int32)
+            moments = {}
+            for member in group.get("member", []):
+                number = self._patients.get(_member_id(member), NO_PATIENT)
+                if number != NO_PATIENT and not member.get("inactive", False):
+                    moments[number] = _member_since(member)
+            name = str(group["id"])
+            known = self._joined.get(name, {})
+            self._joined[name] = {
+                number: known.get(number, joined) if moment is None else moment
+                for number, moment in moments.items()
+            }
+            groups[name] = np.array(sorted(moments), dtype=np.int32)
         return groups
 
 
 def _member_id(member: dict[str, Any]) -> str:
     return patient_of({"resourceType": "Group.member", "patient": member.get("entity")}) or ""
+
+
+def _member_since(member: dict[str, Any]) -> int | None:
+    start = (member.get("period") or {}).get("start")
+    return None if start is None else date_range(start)[0]

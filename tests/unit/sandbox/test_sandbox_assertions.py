@@ -8,7 +8,7 @@ import jwt
 import pytest
 
 from cohortflow.errors import InputError
-from cohortflow.sandbox import generate_client_key, parse_client
+from cohortflow.sandbox import Persona, generate_client_key, parse_client
 from cohortflow.sandbox.authorization import ClientRegistry, TokenIssuer
 from cohortflow.sandbox.outcome import OAuthRefusalError, RefusalError
 from cohortflow.sandbox.scopes import allows, grant_scopes, parse_scopes
@@ -49,7 +49,7 @@ def issuer():
     clients = ClientRegistry()
     clients.add("app", {"keys": ES384[1]["keys"] + RS384[1]["keys"]})
     clients.add("narrow", ES384[1], "system/Patient.rs system/Observation.r")
-    return TokenIssuer(clients, 300)
+    return TokenIssuer(clients, Persona())
 
 
 @pytest.mark.parametrize("key", [ES384, RS384], ids=["ES384", "RS384"])
@@ -214,7 +214,10 @@ def test_a_key_set_file(tmp_path):
     path.write_text(json.dumps(ES384[1]))
     registry = ClientRegistry()
     registry.add(*parse_client(f"app={path}"))
-    assert TokenIssuer(registry, 10).issue(form(assertion()), TOKEN_URL)["expires_in"] == 10
+    assert (
+        TokenIssuer(registry, Persona(token_seconds=10)).issue(form(assertion()), TOKEN_URL)["expires_in"]
+        == 10
+    )
 
 
 @pytest.mark.parametrize("text", ["app", "=x", "app="])

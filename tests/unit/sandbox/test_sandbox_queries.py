@@ -184,7 +184,7 @@ def test_a_kick_off_takes_lists_and_repeats():
         ("_since", "2024-01-01"),
         ("_type", "Patient,Nonsense"),
         ("_typeFilter", "Observation?foo=1"),
-        ("_elements", "id"),
+        ("_unknown", "id"),
         ("patient", "Patient/p"),
     ],
 )
@@ -200,8 +200,8 @@ def test_a_filter_outside_of_type_is_refused():
 
 
 def test_lenient_kick_off_lists_what_it_ignored():
-    request = export(("_elements", "id"), ("_typeFilter", "Observation?foo=1&code=2"), lenient=True)
-    assert request.ignored == ("_elements", "foo")
+    request = export(("_unknown", "id"), ("_typeFilter", "Observation?foo=1&code=2"), lenient=True)
+    assert request.ignored == ("_unknown", "foo")
 
 
 def test_only_a_posted_kick_off_names_patients():
