@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 import platform
 import secrets
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from cohortflow.cli.console import print_json, print_table, stderr
 from cohortflow.fhir.ndjson import read_views
-from cohortflow.fhir.views import compile_view
+from cohortflow.fhir.views import CompiledView, compile_view
 from cohortflow.lake import Landing, land_dataset, open_store
 from cohortflow.model import Catalog, EnvDeployment
 from cohortflow.redaction import ProjectKey, classify_columns, load_policy, plan_redaction, redact
@@ -32,6 +35,8 @@ from cohortflow.terminology import CodeMapping, load_concept_map, map_codes
 
 MEGABYTE = 1_000_000
 VIEW = "observation"
+TEN_COLUMNS = Path(__file__).with_name("ten_columns.json")
+CODES = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +75,17 @@ class Bench:
 
     def run(self) -> list[Result]:
         """Run all comparisons."""
-        return [self.synth(), self.view(), self.redaction(), self.mapping(), self.landing()]
+        return [
+            self.synth(),
+            self.view(VIEW, self.catalog.load("views", VIEW)),
+            self.view("ten_columns", json.loads(TEN_COLUMNS.read_text(encoding="utf-8"))),
+            self.command(),
+            self.views_by_code(),
+            self.copies_of_a_view(),
+            self.redaction(),
+            self.mapping(),
+            self.landing(),
+        ]
 
     def synth(self) -> Result:
         """Compare making NDJSON with copying the same files."""
@@ -89,9 +104,9 @@ class Bench:
         shutil.rmtree(self.folder / "copy")
         return Result(f"synth, {size:.0f} MB", size / seconds, "MB/s", "copying the files", size / limit)
 
-    def view(self) -> Result:
+    def view(self, name: str, definition: Mapping[str, Any]) -> Result:
         """Compare a view to Parquet with decoding the same fields and nothing else."""
-        view = compile_view(self.catalog.load("views", VIEW))
+        view = compile_view(definition)
         file = self.data / "Observation.ndjson"
         size = file.stat().st_size / MEGABYTE
         dtype = pl.Struct(dict(view.read_schema))
@@ -102,16 +117,62 @@ class Bench:
             )
             decoded.unnest("r").sink_parquet(self.folder / "bare.parquet")
 
-        ours = self.best(
-            lambda: read_views([view], [file]).sink_parquet({VIEW: self.folder / "view.parquet"})
-        )
         return Result(
-            f"view '{VIEW}', {size:.0f} MB",
-            size / ours,
+            f"view '{name}', {size:.0f} MB",
+            size / self.best(lambda: self.write([view])),
             "MB/s",
             "json_decode to Parquet",
             size / self.best(bare),
         )
+
+    def command(self) -> Result:
+        """Compare the command, with the start of its process, with the same in this process."""
+        size = (self.data / "Observation.ndjson").stat().st_size / MEGABYTE
+        view = compile_view(json.loads(TEN_COLUMNS.read_text(encoding="utf-8")))
+        command = [
+            str(Path(sys.executable).with_name("cohortflow")),
+            *("view", "run", str(TEN_COLUMNS), str(self.data / "Observation.ndjson")),
+            *("--out", str(self.folder / "command.parquet")),
+        ]
+        ours = self.best(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
+        alone = self.best(lambda: self.write([view]))
+        return Result("the same as a command", size / ours, "MB/s", "in this process", size / alone)
+
+    def views_by_code(self) -> Result:
+        """Compare a view for each of the commonest codes, in one pass, with one view of all codes."""
+        definition = json.loads(TEN_COLUMNS.read_text(encoding="utf-8"))
+        whole = compile_view(definition)
+        (frame,), _ = read_views([whole], [self.data / "Observation.ndjson"]).execute(
+            lambda frames: [frames[whole.name].select(pl.col("code").value_counts(sort=True)).unnest("code")]
+        )
+        views = [
+            compile_view(
+                {
+                    **definition,
+                    "name": f"code_{number}",
+                    "where": [{"path": f"code.coding.exists(code = '{code}')"}],
+                }
+            )
+            for number, code in enumerate(frame["code"].drop_nulls().head(CODES))
+        ]
+        return self.compare(f"{CODES} views, a code each", views, whole)
+
+    def copies_of_a_view(self) -> Result:
+        """Compare the same view many times, in one pass, with once: all tables are as long as the first."""
+        definition = json.loads(TEN_COLUMNS.read_text(encoding="utf-8"))
+        views = [compile_view({**definition, "name": f"copy_{number}"}) for number in range(CODES)]
+        return self.compare(f"{CODES} views, all rows each", views, views[0])
+
+    def compare(self, name: str, views: Sequence[CompiledView], one: CompiledView) -> Result:
+        """Compare one pass for several views with one pass for one."""
+        size = (self.data / "Observation.ndjson").stat().st_size / MEGABYTE
+        several, alone = self.best(lambda: self.write(views)), self.best(lambda: self.write([one]))
+        return Result(name, size / several, "MB/s", "one view", size / alone)
+
+    def write(self, views: Sequence[CompiledView]) -> None:
+        """Write views of the observations to Parquet."""
+        targets = {view.name: self.folder / f"{view.name}.parquet" for view in views}
+        read_views(views, [self.data / "Observation.ndjson"]).sink_parquet(targets)
 
     def redaction(self) -> Result:
         """Compare view and redaction in one plan with the view alone."""

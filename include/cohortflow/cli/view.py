@@ -231,6 +231,11 @@ def _write(view: CompiledView, files: Sequence[str], out: Path) -> pl.DataFrame:
     lock, done = threading.Lock(), 0
     total = _size(files)
 
+    def build(frames: Mapping[str, pl.LazyFrame]) -> list[pl.LazyFrame]:
+        nonlocal done
+        done = 0  # the read may begin again
+        return [_sink(frames[view.name], partial, out.suffix)]
+
     with BarProgress() as progress:
 
         def advance(size: int) -> None:
@@ -241,7 +246,7 @@ def _write(view: CompiledView, files: Sequence[str], out: Path) -> pl.DataFrame:
 
         read = read_views([view], files, on_batch=advance)
         try:
-            _, bad = read.execute(lambda frames: [_sink(frames[view.name], partial, out.suffix)])
+            _, bad = read.execute(build)
             partial.replace(out)
         finally:
             partial.unlink(missing_ok=True)

@@ -1,10 +1,8 @@
 """FHIR NDJSON files to views: one read for all views of a resource type, malformed lines set aside.
 
-Lines are decoded in batches with the smallest schema that serves the views. Only a batch that cannot be
-decoded is searched for the lines at fault. Blank lines, a byte order mark and CRLF are tolerated.
-
-Polars reads a bare number or boolean as text where FHIR has a string, and ``true`` as 1 where it has a
-number; such lines are accepted, always. Anything else of the wrong JSON type makes a line malformed.
+Lines are decoded in batches with the smallest schema that serves the views. Blank lines, a byte order mark
+and CRLF are tolerated. A read begins on the assumption that all lines can be decoded; if one cannot, it
+begins again with more care (see ``cohortflow.fhir.decoding``): files without such lines are read fast.
 """
 
 from __future__ import annotations
@@ -12,42 +10,41 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import orjson
 import polars as pl
 
 from cohortflow.errors import ArtifactNotFoundError, MalformedDataError, StoreUnavailableError, ViewError
+from cohortflow.fhir.decoding import (
+    LINE,
+    REASON,
+    TEXT,
+    Decoding,
+    LineDecoder,
+    Malformation,
+    is_decoding_fault,
+)
 from cohortflow.fhir.views.compile import CompiledView, explain_failure, read_schema
-from cohortflow.fhir.views.decimals import add_digits
+from cohortflow.fhir.views.gathering import gather_lines, has_repeat
 from cohortflow.fhir.views.reads import digit_keys, merge_reads
 
-__all__ = ["MALFORMED_SCHEMA", "Malformation", "ViewsRead", "read_views"]
+__all__ = ["LINES", "MALFORMED_SCHEMA", "Malformation", "ViewsRead", "read_views"]
 
 MALFORMED_SCHEMA = pl.Schema({"file": pl.String(), "line": pl.Int64(), "reason": pl.String()})
 """Schema of the list of malformed lines: where, from line 1, and why; never what."""
 
-_BOM = "\ufeff"
-_REPLACEMENT = "\ufffd"
+LINES = "@lines"
+"""Name, among the frames of a read, of the one with a row per well-formed line.
+
+Its columns: ``@file``, ``@line`` from 1, ``@fate`` (see ``ViewsRead.judge``) and the elements that the views
+read, ``id`` among them.
+"""
+
 # JSON cannot hold this control character as it stands, so it never separates anything.
 _NO_SEPARATOR = "\x1e"
 # Columns of the plans in between.
-_LINE, _TEXT, _REASON = "@line", "@text", "@reason"
-_FILE, _GOOD, _VIEW = "@file", "@good", "@view"
-
-
-class Malformation(StrEnum):
-    """Why a line is malformed."""
-
-    NOT_UTF8 = "not UTF-8"
-    NOT_JSON = "not one JSON value"
-    NOT_AN_OBJECT = "not a JSON object"
-    NO_RESOURCE_TYPE = "no resourceType"
-    OTHER_RESOURCE_TYPE = "another resourceType"
-    NO_ID = "no id"
-    WRONG_JSON_TYPE = "a value of the wrong JSON type"
+_FILE, _GOOD, _VIEW, _FATE = "@file", "@good", "@view", "@fate"
 
 
 @dataclass(frozen=True)
@@ -58,36 +55,44 @@ class ViewsRead:
         views: The views.
         files: Local paths or URIs, plain, gzip or zstd.
         storage_options: For remote files, as Polars takes them.
-        lossy: Accept files with bytes that are not UTF-8 and set those lines aside (slower).
+        decoding: The care to take. ``frames`` of a ``FAST`` read fail at the first line that cannot be
+            decoded; ``execute`` then begins again with more care.
         on_batch: Called with the bytes of each batch of lines, from any thread, to show progress.
+        judge: Fills the column ``@fate`` (null so far) of a frame with the columns of ``LINES``. Lines with a
+            fate are left out of the views; rows must be neither added nor removed.
     """
 
     views: tuple[CompiledView, ...]
     files: tuple[str, ...]
     storage_options: Mapping[str, str | int] | None = field(default=None, repr=False)  # may hold secrets
-    lossy: bool = False
+    decoding: Decoding = Decoding.FAST
     on_batch: Callable[[int], None] | None = field(default=None, repr=False, compare=False)
+    judge: Callable[[pl.LazyFrame], pl.LazyFrame] | None = field(default=None, repr=False, compare=False)
 
     @functools.cached_property
     def frames(self) -> dict[str, pl.LazyFrame]:
-        """The views by name; collected together (``pl.collect_all``) they share one read."""
-        frames = {}
+        """The views by name, and ``LINES``; collected together (``pl.collect_all``) they share one read."""
+        is_good = pl.col(REASON).is_null()
+        lines = self._documents.select(pl.lit(LINES).alias(_VIEW), is_good.alias(_GOOD), pl.exclude(REASON))
+        frames = {LINES: lines.filter(_GOOD).drop(_VIEW, _GOOD)}
+        if self.judge is not None:
+            is_good &= pl.col(_FATE).is_null()
         for view in self.views:
             # Each view gets a branch of its own from the decoded lines: Polars shares only the
             # outermost common part of several plans, which must be the decoding.
             own = self._documents.select(
                 pl.lit(view.name).alias(_VIEW),
-                pl.col(_REASON).is_null().alias(_GOOD),
+                is_good.alias(_GOOD),
                 *view.read_schema.names(),
             )
-            frames[view.name] = view.lazy(own.filter(_GOOD))
+            frames[view.name] = view.lazy(_keep_good(own))
         return frames
 
     @functools.cached_property
     def malformed(self) -> pl.LazyFrame:
         """The malformed lines, with ``MALFORMED_SCHEMA``."""
-        bad = self._documents.select(_FILE, _LINE, _REASON).filter(pl.col(_REASON).is_not_null())
-        return bad.rename({_FILE: "file", _LINE: "line", _REASON: "reason"})
+        bad = self._documents.select(_FILE, LINE, REASON).filter(pl.col(REASON).is_not_null())
+        return bad.rename({_FILE: "file", LINE: "line", REASON: "reason"})
 
     def execute(
         self, build: Callable[[Mapping[str, pl.LazyFrame]], Sequence[pl.LazyFrame]]
@@ -95,8 +100,9 @@ class ViewsRead:
         """Run plans on top of the views, in one streamed read.
 
         Args:
-            build: Gets the views by name and returns plans, such as lazy sinks. It may be called twice:
-                again, if a file turns out to hold bytes that are not UTF-8.
+            build: Gets the views by name and returns plans, such as lazy sinks. It may be called several
+                times: the read begins again if a line cannot be decoded, and again if a file holds bytes
+                that are not UTF-8. The last call's plans count.
 
         Returns:
             The results of the plans, and the malformed lines.
@@ -110,8 +116,9 @@ class ViewsRead:
         try:
             *results, malformed = pl.collect_all([*build(self.frames), self.malformed], engine="streaming")
         except pl.exceptions.PolarsError as error:
-            if not self.lossy and "utf8" in str(error):
-                return replace(self, lossy=True).execute(build)
+            again = self._begin_again(error)
+            if again is not None:
+                return again.execute(build)
             explained = explain_failure(error, ", ".join(view.name for view in self.views))
             if explained is None:
                 raise
@@ -133,6 +140,15 @@ class ViewsRead:
                 place=", ".join(self._find_unreadable()) or ", ".join(self.files),
             ) from None
         return results, malformed
+
+    def _begin_again(self, error: pl.exceptions.PolarsError) -> ViewsRead | None:
+        """Return the read that may succeed where this one failed."""
+        # First, because this message may quote anything.
+        if self.decoding is Decoding.FAST and is_decoding_fault(error):
+            return replace(self, decoding=Decoding.CAREFUL)
+        if self.decoding is not Decoding.LOSSY and "utf8" in str(error):
+            return replace(self, decoding=Decoding.LOSSY)
+        return None
 
     def collect(self) -> tuple[dict[str, pl.DataFrame], pl.DataFrame]:
         """Return the views by name, and the malformed lines, in memory."""
@@ -167,33 +183,26 @@ class ViewsRead:
         """One row per line that is not blank: file, line, reason, and the elements of the resource."""
         reads = merge_reads(view.analyzed.reads for view in self.views)
         dtype = pl.Struct({"resourceType": pl.String(), **read_schema(reads)})
-        schema = pl.Schema({_LINE: pl.Int64(), _REASON: pl.String(), **dict(dtype.to_schema())})
-        decode = functools.partial(
-            _decode,
-            resource=self.views[0].resource,
-            dtype=dtype,
-            lossy=self.lossy,
-            digits=digit_keys(reads),
-            on_batch=self.on_batch,
-        )
+        digits = () if has_repeat(reads) else digit_keys(reads)
+        decoder = LineDecoder(self.views[0].resource, dtype, digits, self.decoding, on_batch=self.on_batch)
         if not self.files:
-            return pl.LazyFrame(schema={**schema, _FILE: pl.String()})
+            return pl.LazyFrame(schema={**decoder.schema, _FILE: pl.String(), _FATE: pl.String()})
         parts = [
-            self._scan(file)
-            .filter(pl.col(_TEXT).str.strip_chars() != "")
-            .map_batches(decode, schema=schema, streamable=True, validate_output_schema=False)
-            .with_columns(pl.lit(file).alias(_FILE))
+            decoder.decode(gather_lines(self._scan(file), TEXT, reads)).with_columns(
+                pl.lit(file).alias(_FILE), pl.lit(None, dtype=pl.String).alias(_FATE)
+            )
             for file in self.files
         ]
-        return pl.concat(parts)
+        documents = pl.concat(parts)
+        return documents if self.judge is None else self.judge(documents)
 
     def _scan(self, file: str) -> pl.LazyFrame:
         options = _options(self.storage_options)
-        if not self.lossy:
+        if self.decoding is not Decoding.LOSSY:
             return pl.scan_lines(
                 file,
-                name=_TEXT,
-                row_index_name=_LINE,
+                name=TEXT,
+                row_index_name=LINE,
                 row_index_offset=1,
                 glob=False,
                 storage_options=options,
@@ -201,12 +210,12 @@ class ViewsRead:
         return pl.scan_csv(
             file,
             has_header=False,
-            schema={_TEXT: pl.String()},
+            schema={TEXT: pl.String()},
             separator=_NO_SEPARATOR,
             quote_char=None,
             encoding="utf8-lossy",
             truncate_ragged_lines=True,
-            row_index_name=_LINE,
+            row_index_name=LINE,
             row_index_offset=1,
             glob=False,
             storage_options=options,
@@ -228,6 +237,7 @@ def read_views(
     *,
     storage_options: Mapping[str, str | int] | None = None,
     on_batch: Callable[[int], None] | None = None,
+    judge: Callable[[pl.LazyFrame], pl.LazyFrame] | None = None,
 ) -> ViewsRead:
     """Prepare to read NDJSON files for views; nothing is read yet.
 
@@ -237,6 +247,7 @@ def read_views(
             gzip or zstd.
         storage_options: For remote files, as ``polars.scan_lines`` takes them.
         on_batch: Called with the bytes of each batch of lines, from any thread, to show progress.
+        judge: Leaves lines out; see ``ViewsRead``.
 
     Raises:
         ViewError: No views, views of several resource types, or two of one name.
@@ -251,104 +262,30 @@ def read_views(
     names = [view.name for view in views]
     if len(set(names)) < len(names):
         raise ViewError(f"Two of the views {', '.join(names)} have one name.", remedy="Rename one.")
-    return ViewsRead(views, tuple(str(file) for file in files), storage_options, on_batch=on_batch)
+    return ViewsRead(
+        views, tuple(str(file) for file in files), storage_options, on_batch=on_batch, judge=judge
+    )
+
+
+def _keep_good(lines: pl.LazyFrame) -> pl.LazyFrame:
+    """Leave malformed lines out.
+
+    No filter of a view may move below: Polars would find nothing in common with the other views any more, and
+    would decode the files for each of them.
+    """
+    return lines.map_batches(
+        _filter_good,
+        streamable=True,
+        predicate_pushdown=False,
+        projection_pushdown=False,
+        slice_pushdown=False,
+    )
+
+
+def _filter_good(batch: pl.DataFrame) -> pl.DataFrame:
+    good = batch[_GOOD]
+    return batch if good.all() else batch.filter(good)
 
 
 def _options(options: Mapping[str, str | int] | None) -> dict[str, Any] | None:
     return None if options is None else dict(options)
-
-
-def _decode(
-    frame: pl.DataFrame,
-    *,
-    resource: str,
-    dtype: pl.Struct,
-    lossy: bool,
-    digits: tuple[str, ...],
-    on_batch: Callable[[int], None] | None,
-) -> pl.DataFrame:
-    """Decode a batch of lines that are not blank; a reason stands beside each malformed one."""
-    if on_batch is not None:
-        on_batch(int(frame[_TEXT].str.len_bytes().sum()) + len(frame))
-    texts = add_digits(frame[_TEXT], digits)
-    reasons: dict[int, Malformation] = {}
-    documents = None if lossy else _try_decode(texts, dtype)
-    if documents is None:
-        documents, reasons = _sift(texts, dtype, lossy=lossy)
-    # `unnest` and comparisons of series work at once; expressions would cost a plan per batch.
-    elements = documents.struct.unnest()
-    good = (elements["resourceType"] == resource) & (elements["id"] != "")
-    if not good.all(ignore_nulls=False):
-        for row, is_good in enumerate(good):
-            if not is_good and row not in reasons:
-                reasons[row] = _explain(documents[row], resource)
-    reason = pl.Series(_REASON, [None], dtype=pl.String).new_from_index(0, len(texts))
-    if reasons:
-        rows = sorted(reasons)
-        reason = reason.scatter(rows, [reasons[row].value for row in rows])
-    return pl.DataFrame([frame[_LINE].cast(pl.Int64), reason, *elements.get_columns()])
-
-
-def _explain(document: Mapping[str, object] | None, resource: str) -> Malformation:
-    if document is None:
-        return Malformation.NOT_AN_OBJECT
-    kind = document["resourceType"]
-    if not kind:
-        return Malformation.NO_RESOURCE_TYPE
-    return Malformation.NO_ID if kind == resource else Malformation.OTHER_RESOURCE_TYPE
-
-
-def _try_decode(texts: pl.Series, dtype: pl.Struct) -> pl.Series | None:
-    """Decode lines, or return ``None`` if one of them is at fault."""
-    try:
-        documents = texts.str.json_decode(dtype)
-    except pl.exceptions.PolarsError:
-        return None
-    # Polars reads the lines as the items of one array: a line that holds two values, or a part of one,
-    # shows in the number of items.
-    return documents if len(documents) == len(texts) else None
-
-
-def _sift(texts: pl.Series, dtype: pl.Struct, *, lossy: bool) -> tuple[pl.Series, dict[int, Malformation]]:
-    """Decode what can be decoded of a batch; return null and a reason for the rest."""
-    texts = texts.str.strip_prefix(_BOM)
-    reasons: dict[int, Malformation] = {}
-    if lossy:
-        rows = texts.str.contains(_REPLACEMENT, literal=True).arg_true().to_list()
-        reasons.update(dict.fromkeys(rows, Malformation.NOT_UTF8))
-        texts = _blank(texts, rows)
-    # A line that orjson refuses is tried alone, so that its fate does not depend on its neighbours.
-    for row, text in enumerate(texts):
-        reason = _explain_text(text)
-        if reason is not Malformation.WRONG_JSON_TYPE and _try_decode(texts[row : row + 1], dtype) is None:
-            reasons[row] = reason
-    texts = _blank(texts, sorted(reasons))
-    # What is left may hold values of the wrong type: halve the batch until they are found.
-    todo = [(0, len(texts))]
-    while todo:
-        start, stop = todo.pop()
-        if _try_decode(texts[start:stop], dtype) is not None:
-            continue
-        if stop - start == 1:
-            reasons[start] = _explain_text(texts[start])
-        else:
-            middle = (start + stop) // 2
-            todo += [(start, middle), (middle, stop)]
-    documents = _try_decode(_blank(texts, sorted(reasons)), dtype)
-    if documents is None:  # each line was decoded above, alone or among others
-        raise MalformedDataError(
-            "A batch of lines cannot be decoded.", remedy="Report it as a fault of ours."
-        )
-    return documents, reasons
-
-
-def _blank(texts: pl.Series, rows: list[int]) -> pl.Series:
-    return texts.scatter(rows, ["null"] * len(rows)) if rows else texts
-
-
-def _explain_text(text: str) -> Malformation:
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return Malformation.NOT_JSON
-    return Malformation.WRONG_JSON_TYPE if isinstance(value, dict) else Malformation.NOT_AN_OBJECT

@@ -62,7 +62,8 @@ class Column:
         name: Name in the table.
         type: Physical type.
         paths: FHIR element paths that the value comes from, such as ``Patient.name.family``;
-            empty for a column that a step derived, which then states its own ``phi``.
+            empty for a column that a step derived, or that no element decides (a literal), which then states
+            its own ``phi``.
         phi: Strictest class of the paths.
         tags: Tags of the ViewDefinition's column, name to value.
         target: Resource type whose id the column holds (by ``getResourceKey`` and the like), or empty.

@@ -116,8 +116,9 @@ def classify(path: str) -> PhiClass:
 def classify_columns(columns: Iterable[Column]) -> tuple[Column, ...]:
     """Give each column the strictest class of its paths.
 
-    A column without paths was derived by a step and keeps the class that the step stated. A yes or no
-    that was derived from a date or an age, such as whether a date of death exists, is neither.
+    A column without paths was derived by a step, or is the same for all patients (a literal of a view): it
+    keeps the class that was stated. A yes or no that was derived from a date or an age, such as whether a
+    date of death exists, is neither.
     """
     return tuple(
         dataclasses.replace(column, phi=_classify_column(column)) if column.paths else column

@@ -2,11 +2,13 @@
 
 import gzip
 import json
+from dataclasses import replace
 
 import polars as pl
 import pytest
 
 from cohortflow.errors import ArtifactNotFoundError, MalformedDataError, ViewError
+from cohortflow.fhir.decoding import Decoding
 from cohortflow.fhir.ndjson import MALFORMED_SCHEMA, Malformation, read_views
 from cohortflow.fhir.views import compile_view
 
@@ -228,23 +230,26 @@ def test_the_result_of_a_line_does_not_depend_on_its_neighbours(tmp_path):
     assert alone["patients"].equals(beside["patients"])
 
 
-def test_views_of_one_type_share_a_read(tmp_path, monkeypatch):
-    import cohortflow.fhir.ndjson as module
+def only(name, where):
+    column = {"name": "id", "path": "id"}
+    return compile_view(
+        {"name": name, "resource": "Patient", "where": [{"path": where}], "select": [{"column": [column]}]}
+    )
 
-    decoded = []
-    decode = module._try_decode
 
-    def count(texts, dtype):
-        decoded.append(len(texts))
-        return decode(texts, dtype)
-
-    monkeypatch.setattr(module, "_try_decode", count)
-    file = write(tmp_path / "p.ndjson", *(patient(f"p{n}", name=[{"family": "F"}]) for n in range(50)))
+@pytest.mark.parametrize("decoding", Decoding)
+def test_views_of_one_type_share_a_read(tmp_path, decoding):
+    lines = [patient(f"p{n}", gender=["male", "female"][n % 2], name=[{"family": "F"}]) for n in range(50)]
+    file = write(tmp_path / "p.ndjson", *lines, "")
     others = [{"name": "id", "path": "id"}, {"name": "f", "path": "name.family", "collection": True}]
     views = [view(), view("families", *others), view("again", *others)]
-    frames, _ = read(file, views=views)
-    assert [len(frames[one.name]) for one in views] == [50, 50, 50]
-    assert sum(decoded) == 50
+    # Filters must not keep views from sharing.
+    views += [only("men", "gender = 'male'"), only("nobody", "gender = 'x'"), only("named", "name.exists()")]
+    decoded = []
+    read_once = replace(read_views(views, [file], on_batch=decoded.append), decoding=decoding)
+    frames, _ = read_once.collect()
+    assert [len(frames[one.name]) for one in views] == [50, 50, 50, 25, 0, 50]
+    assert sum(decoded) == file.stat().st_size
 
 
 def test_parquet_files_and_the_list_of_malformed_lines(tmp_path):

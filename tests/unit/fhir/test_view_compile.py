@@ -158,7 +158,9 @@ def test_a_resource_nested_deeper_than_repeat_reads_is_an_error():
     view = compile_view(
         {
             "resource": "QuestionnaireResponse",
-            "select": [{"repeat": ["item"], "column": [{"name": "link", "path": "linkId"}]}],
+            "select": [
+                {"repeat": ["item.where(linkId != 'x')"], "column": [{"name": "link", "path": "linkId"}]}
+            ],
         }
     )
 

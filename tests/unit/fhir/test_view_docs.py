@@ -16,7 +16,7 @@ def test_every_function_is_documented():
     assert [name for name in functions._FUNCTIONS if not re.search(rf"`{name}(\(\))?`", TABLE)] == []
 
 
-@pytest.mark.parametrize("name", ["aggregate", "repeat", "trace"])
+@pytest.mark.parametrize("name", ["aggregate", "children", "trace"])
 def test_what_is_said_to_be_refused_is(name):
     assert f"`{name}()`" in PAGE
     column = {"name": "c", "path": f"name.{name}()"}

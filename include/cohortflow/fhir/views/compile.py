@@ -15,8 +15,9 @@ import polars as pl
 from cohortflow.errors import ViewError
 from cohortflow.fhir.views.analysis import AnalyzedView, analyze_view
 from cohortflow.fhir.views.decimals import add_digits
-from cohortflow.fhir.views.expressions import DTYPES
-from cohortflow.fhir.views.plan import SEVERAL, TOO_DEEP, plan_view
+from cohortflow.fhir.views.expressions import DTYPES, TOO_DEEP
+from cohortflow.fhir.views.gathering import gather_repeats
+from cohortflow.fhir.views.plan import SEVERAL, plan_view
 from cohortflow.fhir.views.reads import ReadField, digit_keys
 
 if TYPE_CHECKING:
@@ -101,7 +102,9 @@ class CompiledView:
                 yields several values. The message holds no data.
         """
         lines = [_encode(one) for one in resources if one.get("resourceType") == self.resource]
-        texts = add_digits(pl.Series("line", lines, dtype=pl.String), digit_keys(self.analyzed.reads))
+        reads = self.analyzed.reads
+        texts = add_digits(pl.Series("line", lines, dtype=pl.String), digit_keys(reads))
+        texts = gather_repeats(texts, reads)
         decoded = (
             texts.to_frame()
             .lazy()
@@ -154,7 +157,7 @@ def explain_failure(error: pl.exceptions.PolarsError, name: str) -> ViewError | 
     if TOO_DEEP in text:
         return ViewError(
             "A resource is nested deeper than repeat was unrolled.",
-            remedy="Use fewer paths in repeat: each one halves the depth.",
+            remedy="Repeat paths of names only, such as item: they are followed to any depth.",
             place=f"view {name}",
         )
     if "conversion from" in text:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TypeVar
 
 import polars as pl
 
@@ -19,15 +20,17 @@ __all__ = ["add_digits", "bound_decimal"]
 _NUMBER = r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 _WHOLE = pl.Int128()
 
+Texts = TypeVar("Texts", pl.Series, pl.Expr)
 
-def add_digits(texts: pl.Series, keys: Iterable[str]) -> pl.Series:
+
+def add_digits(texts: Texts, keys: Iterable[str]) -> Texts:
     """Give numbers a twin that holds their digits as text.
 
     A quote within a JSON text is escaped, so what looks like a key with a colon is one; a line that is not
     JSON does not become JSON.
 
     Args:
-        texts: JSON texts.
+        texts: JSON texts, or the expression of them.
         keys: Keys whose numbers get a twin.
     """
     names = "|".join(re.escape(key) for key in keys)

@@ -6,14 +6,18 @@ Whether a node holds one value or a list was decided before; a null and an empty
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import singledispatch
+from types import MappingProxyType
 
 import polars as pl
 
 from cohortflow.fhir.views import operations
-from cohortflow.fhir.views.dates import span_of, to_date, to_timestamp
+from cohortflow.fhir.views.comparisons import compare, compare_lists
+from cohortflow.fhir.views.dates import to_date, to_timestamp
+from cohortflow.fhir.views.items import ITEM, find_outer, has_item, put_beside
 from cohortflow.fhir.views.typed import (
     Apply,
     Collection,
@@ -33,7 +37,19 @@ from cohortflow.fhir.views.typed import (
 from cohortflow.fhir.views.types import column_type, kind_of
 from cohortflow.model import ColumnType
 
-__all__ = ["DTYPES", "Environment", "build", "build_list", "to_physical"]
+__all__ = [
+    "DTYPES",
+    "TOO_DEEP",
+    "Environment",
+    "build",
+    "build_list",
+    "concatenate",
+    "guard_depth",
+    "to_physical",
+]
+
+TOO_DEEP = "cohortflow: a repeat leads deeper than is read"
+"""Part of Polars' message where a resource is nested deeper than a ``repeat`` was unrolled."""
 
 DTYPES: dict[ColumnType, pl.DataType] = {
     ColumnType.STRING: pl.String(),
@@ -56,25 +72,31 @@ class Environment:
         outer: Environment of that node.
         index: ``%rowIndex``.
         root: Prefix of the columns that hold the elements of the resource.
+        known: What stands beside an item, by the node that it is the value of.
     """
 
     item: pl.Expr | Node | None = None
     outer: Environment | None = None
     index: pl.Expr = field(default_factory=lambda: pl.lit(0, dtype=pl.Int64))
     root: str = ""
+    known: Mapping[Node, pl.Expr] = field(default_factory=lambda: MappingProxyType({}))
 
     def on(self, item: pl.Expr | Node) -> Environment:
         """Return the environment of a criterion on an item."""
-        return Environment(item, self, self.index, self.root)
+        return Environment(item, self, self.index, self.root, self.known)
 
 
 def _dtype(node: Node) -> pl.DataType:
     return pl.String() if node.type == "empty" else DTYPES[column_type(node.type)]
 
 
-@singledispatch
 def build(node: Node, env: Environment) -> pl.Expr:
     """Return the Polars expression of a node: a list where ``node.many``, else a single value."""
+    return env.known[node] if node in env.known else _build(node, env)
+
+
+@singledispatch
+def _build(node: Node, env: Environment) -> pl.Expr:
     raise NotImplementedError(type(node).__name__)
 
 
@@ -87,12 +109,12 @@ def build_list(node: Node, env: Environment) -> pl.Expr:
     return pl.concat_list(found.cast(_dtype(node))).list.drop_nulls()
 
 
-@build.register
+@_build.register
 def _(node: Context, env: Environment) -> pl.Expr:  # noqa: ARG001 - one signature for all
     return pl.col(node.name)
 
 
-@build.register
+@_build.register
 def _(node: Item, env: Environment) -> pl.Expr:
     if isinstance(env.item, pl.Expr):
         return env.item
@@ -107,7 +129,7 @@ def _item_node(node: Node, env: Environment) -> tuple[Node, Environment]:
     return node, env
 
 
-@build.register
+@_build.register
 def _(node: Get, env: Environment) -> pl.Expr:
     source, inner = _item_node(node.input, env)
     if isinstance(source, Context) and not source.name:
@@ -154,31 +176,53 @@ def _condition(node: Filter, env: Environment) -> pl.Expr:
     return build(node.condition, env.on(node.input))
 
 
-@build.register
+@_build.register
 def _(node: Filter, env: Environment) -> pl.Expr:
     if not node.many:
         return pl.when(_condition(node, env)).then(build(node.input, env))
+    items, inner = _enter(build(node.input, env), node.condition, env)
+    kept = items.list.filter(_on_item(node.condition, inner))
+    return kept.list.eval(pl.element().struct.field(ITEM)) if inner.known else kept
+
+
+def _enter(items: pl.Expr, body: Node, env: Environment) -> tuple[pl.Expr, Environment]:
+    """Return a list that a body can be evaluated on, and the environment of the body."""
+    outer = tuple(dict.fromkeys(find_outer(body)))
+    if not outer:
+        return items, Environment(pl.element(), env, env.index, env.root)
+    field = pl.element().struct.field
+    known = {one: field(str(number)) for number, one in enumerate(outer)}
+    beside = put_beside(items, [build(one, env) for one in outer])
+    return beside, Environment(field(ITEM), env, env.index, env.root, MappingProxyType(known))
+
+
+def _on_item(body: Node, env: Environment) -> pl.Expr:
+    """Return a body that has a value per item, even if it does not look at them."""
+    found = build(body, env)
+    if has_item(body) or env.known:
+        return found
     item = pl.element()
-    condition = build(node.condition, env.on(item))
-    if isinstance(node.condition, Constant):
-        condition = condition & (item.is_null() | item.is_not_null())  # a literal has no length of its own
-    return build(node.input, env).list.filter(condition)
+    return pl.when(item.is_null() | item.is_not_null()).then(found)
 
 
-@build.register
+@_build.register
 def _(node: Project, env: Environment) -> pl.Expr:
     if not node.input.many:
-        return build(node.body, env.on(node.input))
-    body = build(node.body, env.on(pl.element()))
+        # A body that does not look at the value still has none where that is missing.
+        there = build(Exists(input=node.input, type="boolean", many=False), env)
+        return pl.when(there).then(build(node.body, env.on(node.input)))
+    items, inner = _enter(build(node.input, env), node.body, env)
+    body = _on_item(node.body, inner)
     if node.body.many:
         body = body.explode(**_ONE_LEVEL)
-    return build(node.input, env).list.eval(body.drop_nulls())
+    return items.list.eval(body.drop_nulls())
 
 
-@build.register
+@_build.register
 def _(node: Pick, env: Environment) -> pl.Expr:
     source = node.input
-    if isinstance(source, Collection) and source.name in {"union", "combine"} and node.position == 0:
+    is_union = isinstance(source, Collection) and source.name in {"union", "combine"}
+    if isinstance(source, Collection) and is_union and node.position == 0 and kind_of(node.type) != "complex":
         parts = [_first(part, env).cast(_dtype(node)) for part in source.inputs]
         return pl.coalesce(parts)
     return build(source, env).list.get(node.position, null_on_oob=True)
@@ -190,12 +234,12 @@ def _first(node: Node, env: Environment) -> pl.Expr:
     return build(Pick(input=node, position=0, type=node.type, many=False), env)
 
 
-@build.register
+@_build.register
 def _(node: Single, env: Environment) -> pl.Expr:
     return build(node.input, env).list.item(allow_empty=True)
 
 
-@build.register
+@_build.register
 def _(node: Exists, env: Environment) -> pl.Expr:
     source, inner = _item_node(node.input, env)
     if source.many:
@@ -208,79 +252,109 @@ def _(node: Exists, env: Environment) -> pl.Expr:
     return build(source, inner).is_not_null()
 
 
-@build.register
+@_build.register
 def _(node: Constant, env: Environment) -> pl.Expr:  # noqa: ARG001 - one signature for all
     value = float(node.value) if isinstance(node.value, Decimal) else node.value
     return pl.lit(value, dtype=_dtype(node))
 
 
-@build.register
+@_build.register
 def _(node: RowIndex, env: Environment) -> pl.Expr:  # noqa: ARG001
     return env.index
 
 
-@build.register
+@_build.register
 def _(node: Apply, env: Environment) -> pl.Expr:
     arguments = [build(argument, env) for argument in node.arguments]
+    if node.name == "choose":
+        # A branch that is empty has no type of its own.
+        arguments[1:] = [
+            pl.lit(None, dtype=_dtype(node)) if part.type == "empty" else found.cast(_dtype(node))
+            for part, found in zip(node.arguments[1:], arguments[1:], strict=True)
+        ]
     return operations.apply(node, arguments).cast(_dtype(node))
 
 
-@build.register
+@_build.register
 def _(node: Collection, env: Environment) -> pl.Expr:
-    if node.name == "choose":
-        condition = build(node.inputs[0], env)
-        then, other = (build_list(part, env).cast(pl.List(_dtype(node))) for part in node.inputs[1:])
-        return pl.when(condition).then(then).otherwise(other)
-    if node.name in {"union", "combine"}:
-        parts = [build_list(part, env).cast(pl.List(_dtype(node))) for part in node.inputs]
-        joined = pl.concat_list(parts)
-        return joined.list.unique(maintain_order=True) if node.name == "union" else joined
+    special = _COLLECTIONS.get(node.name)
+    if special is not None:
+        return special(node, env)
     first = node.inputs[0]
-    if node.name == "contains":
-        sought = build(node.inputs[1], env)
-        return pl.when(sought.is_not_null()).then(build_list(first, env).list.contains(sought))
     if node.name == "count" and not first.many:
         return build(Exists(input=first, type="boolean", many=False), env).cast(pl.Int64)
-    if kind_of(first.type) == "complex":
-        found = build(first, env) if first.many else pl.concat_list(build(first, env)).list.drop_nulls()
-    else:
-        found = build_list(first, env)
-    return operations.collect(node, found)
+    is_complex = kind_of(first.type) == "complex"
+    return operations.collect(node, _as_list(first, env) if is_complex else build_list(first, env))
 
 
-@build.register
+def _choose_list(node: Collection, env: Environment) -> pl.Expr:
+    condition = build(node.inputs[0], env)
+    then, other = (build_list(part, env).cast(pl.List(_dtype(node))) for part in node.inputs[1:])
+    return pl.when(condition).then(then).otherwise(other)
+
+
+def _unite(node: Collection, env: Environment) -> pl.Expr:
+    if kind_of(node.type) == "complex":
+        return concatenate([_as_list(part, env) for part in node.inputs])
+    joined = pl.concat_list(build_list(part, env).cast(pl.List(_dtype(node))) for part in node.inputs)
+    return joined.list.unique(maintain_order=True) if node.name == "union" else joined
+
+
+def _contain(node: Collection, env: Environment) -> pl.Expr:
+    items, sought = node.inputs[0], build(node.inputs[1], env)
+    return pl.when(sought.is_not_null()).then(build_list(items, env).list.contains(sought))
+
+
+_COLLECTIONS: dict[str, Callable[[Collection, Environment], pl.Expr]] = {
+    "choose": _choose_list,
+    "combine": _unite,
+    "contains": _contain,
+    "union": _unite,
+}
+
+
+def _as_list(node: Node, env: Environment) -> pl.Expr:
+    """Return elements as a list; null where there are none."""
+    found = build(node, env)
+    return found if node.many else pl.concat_list(found).list.drop_nulls()
+
+
+def concatenate(lists: list[pl.Expr]) -> pl.Expr:
+    """Return lists of one type as one list."""
+    # Where one is null, another one, emptied, takes its place: a null would blank them all.
+    return pl.concat_list(*(pl.coalesce(one, *(other.list.head(0) for other in lists)) for one in lists))
+
+
+def guard_depth(found: pl.Expr, deeper: Sequence[pl.Expr]) -> pl.Expr:
+    """Return values, or fail where there is something deeper: no row may be lost without a word."""
+    beyond = pl.any_horizontal(*deeper)
+    # The cast fails.
+    return pl.when(pl.when(beyond).then(pl.lit(TOO_DEEP)).cast(pl.Int64).is_null()).then(found)
+
+
+@_build.register
 def _(node: Compare, env: Environment) -> pl.Expr:
-    left, right = node.left, node.right
-    if left.type == "empty" or right.type == "empty":
+    left, right, operator = node.left, node.right, node.operator
+    kind = kind_of(right.type if left.type == "empty" else left.type)
+    if "empty" in {left.type, right.type} and operator != "~":
         return pl.lit(None, dtype=pl.Boolean)
     if left.many and right.many:
-        one, other = build_list(left, env), build_list(right, env)
-        both = (one.list.len() > 0) & (other.list.len() > 0)
-        equal: pl.Expr = pl.when(both).then(one == other)
-    elif left.many or right.many:
-        equal = _equal_to_list(node, env)
-    else:
-        kind = kind_of(left.type)
-        one, other = build(left, env), build(right, env)
-        if kind in {"date", "time"}:
-            return operations.compare_spans(node.operator, span_of(one, kind), span_of(other, kind))
-        return operations.compare(node.operator, one, other)
-    return ~equal if node.operator == "!=" else equal
+        return compare_lists(operator, _items(left, env), _items(right, env), kind)
+    if left.many or right.many:
+        items, single = (left, right) if left.many else (right, left)
+        value = build_list(single, env).cast(pl.List(_dtype(items)))
+        return compare_lists(operator, _items(items, env), value, kind)
+    return compare(operator, _operand(left, right, env), _operand(right, left, env), kind)
 
 
-def _equal_to_list(node: Compare, env: Environment) -> pl.Expr:
-    """Compare a list and a single value: equal if the list holds that value and nothing else."""
-    items, single = (node.left, node.right) if node.left.many else (node.right, node.left)
-    found = build(items, env)
-    value = build(single, env)
-    first = found.list.get(0, null_on_oob=True)
-    kind = kind_of(items.type)
-    if kind in {"date", "time"}:
-        same = operations.compare_spans("=", span_of(first, kind), span_of(value, kind))
-    else:
-        same = first == value
-    length = found.list.len()
-    return pl.when((length > 0) & value.is_not_null()).then(pl.when(length == 1).then(same).otherwise(False))
+def _items(node: Node, env: Environment) -> pl.Expr:
+    """Return a list whose items compare with those of others: numbers as floats."""
+    found = build_list(node, env)
+    return found.cast(pl.List(pl.Float64)) if kind_of(node.type) == "number" else found
+
+
+def _operand(node: Node, other: Node, env: Environment) -> pl.Expr:
+    return build(node, env) if node.type != "empty" else pl.lit(None, dtype=_dtype(other))
 
 
 def to_physical(found: pl.Expr, node: Node, physical: ColumnType, *, collection: bool) -> pl.Expr:

@@ -10,8 +10,10 @@ from dataclasses import replace
 
 from cohortflow.fhir import fhirpath as fp
 from cohortflow.fhir.elements import is_resource, suggest_resource
-from cohortflow.fhir.views.resolve import Resolver, Scope, join_paths
+from cohortflow.fhir.views.repetition import resolve_repeat
+from cohortflow.fhir.views.resolve import Resolver
 from cohortflow.fhir.views.scalar_functions import SCALAR_FUNCTIONS, Handler, text_argument
+from cohortflow.fhir.views.scope import Scope, join_paths
 from cohortflow.fhir.views.typed import (
     Apply,
     Choice,
@@ -24,6 +26,7 @@ from cohortflow.fhir.views.typed import (
     Item,
     Node,
     Project,
+    QuantityParts,
 )
 from cohortflow.fhir.views.types import common_type, kind_of
 
@@ -72,7 +75,7 @@ def _where(resolver: Resolver, node: fp.Call, scope: Scope, source: Node) -> Nod
         condition=condition,
         type=source.type,
         many=source.many,
-        paths=source.paths,
+        paths=source.paths or condition.paths,
         route=source.route,
         target=source.target,
         tested=(*source.tested, *condition.paths),
@@ -99,7 +102,8 @@ def _select(resolver: Resolver, node: fp.Call, scope: Scope, source: Node) -> No
         body=body,
         type=body.type,
         many=source.many or body.many,
-        paths=body.paths,
+        # A text in quotes tells nothing, but that it is there tells of the source.
+        paths=body.paths or join_paths(source, tested=True),
         route=body.route,
         target=body.target,
         tested=source.tested,
@@ -135,7 +139,9 @@ def _is(resolver: Resolver, node: fp.Call, _: Scope, source: Node) -> Node:
     return resolver.test_type(source, _type_name(resolver, node.arguments[0]), "is", node.at)
 
 
-def _type_name(resolver: Resolver, node: fp.Expression) -> str:
+def _type_name(resolver: Resolver, node: fp.Expression, *, quoted: bool = False) -> str:
+    if quoted and isinstance(node, fp.Literal) and node.kind is fp.LiteralKind.STRING:
+        return str(node.value)  # as the specification of getReferenceKey() has it in an example
     if isinstance(node, fp.Member) and node.source is None:
         return node.name
     if isinstance(node, fp.Member) and isinstance(node.source, fp.Member) and node.source.source is None:
@@ -251,7 +257,7 @@ def _reference_key(resolver: Resolver, node: fp.Call, _: Scope, source: Node) ->
         )
     target = ""
     if node.arguments:
-        target = _type_name(resolver, node.arguments[0]).removeprefix("FHIR.")
+        target = _type_name(resolver, node.arguments[0], quoted=True).removeprefix("FHIR.")
         if not is_resource(target):
             near = suggest_resource(target)
             hint = f"Did you mean '{near}'?" if near else "Name a resource type."
@@ -273,7 +279,7 @@ def _reference_key(resolver: Resolver, node: fp.Call, _: Scope, source: Node) ->
 
 
 def _has_value(resolver: Resolver, node: fp.Call, _: Scope, source: Node) -> Node:
-    if isinstance(source, Choice) or kind_of(source.type) == "complex":
+    if isinstance(source, Choice | QuantityParts) or kind_of(source.type) == "complex":
         raise resolver.refusal(node.at, "hasValue() is for simple values.", "Use exists().")
     return resolver.exists(source)
 
@@ -293,6 +299,7 @@ _FUNCTIONS: dict[str, tuple[int, int, Handler]] = {
     "count": (0, 0, _count),
     "distinct": (0, 0, _distinct),
     "isDistinct": (0, 0, _distinct),
+    "repeat": (1, 1, resolve_repeat),
     "iif": (2, 3, _iif),
     "ofType": (1, 1, _of_type),
     "as": (1, 1, _of_type),

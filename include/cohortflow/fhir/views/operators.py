@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-
 from cohortflow.fhir import fhirpath as fp
-from cohortflow.fhir.views.resolve import Resolver, Scope, join_paths
-from cohortflow.fhir.views.typed import Collection, Compare, Constant, Node
-from cohortflow.fhir.views.types import common_type, kind_of
+from cohortflow.fhir.views.quantities import compare_quantities
+from cohortflow.fhir.views.resolve import Resolver
+from cohortflow.fhir.views.scope import Scope, join_paths
+from cohortflow.fhir.views.typed import Collection, Compare, Node, QuantityParts
+from cohortflow.fhir.views.types import common_type, is_quantity, kind_of
 
 __all__ = ["operate"]
 
 _EQUALITY = frozenset({"=", "!=", "~", "!~"})
 _ORDER = frozenset({"<", "<=", ">", ">="})
-_TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
-_QUANTITIES = frozenset({"Quantity", "SimpleQuantity", "Age", "Count", "Distance", "Duration"})
-# Calendar words in a literal, such as `4 days`, to UCUM codes.
-_CALENDAR = {
-    "year": "a",
-    "month": "mo",
-    "week": "wk",
-    "day": "d",
-    "hour": "h",
-    "minute": "min",
-    "second": "s",
-    "millisecond": "ms",
-}
 _LOGIC = frozenset({"and", "or", "xor", "implies"})
 _ARITHMETIC = frozenset({"+", "-", "*", "/", "div", "mod"})
 
@@ -37,8 +24,6 @@ def operate(resolver: Resolver, node: fp.Binary, scope: Scope) -> Node:
         FhirPathError: The operands do not fit, or the operation is not supported.
     """
     operator = node.operator
-    if _is_quantity(node.left) or _is_quantity(node.right):
-        return _compare_quantity(resolver, node, scope)
     left = resolver.value(resolver.resolve(node.left, scope), node.at)
     right = resolver.value(resolver.resolve(node.right, scope), node.at)
     if operator in _LOGIC:
@@ -57,8 +42,8 @@ def operate(resolver: Resolver, node: fp.Binary, scope: Scope) -> Node:
 
 
 def _compare(resolver: Resolver, operator: str, left: Node, right: Node, at: int) -> Node:
-    if operator in {"~", "!~"}:
-        return _equivalent(resolver, operator, left, right, at)
+    if isinstance(left, QuantityParts) or isinstance(right, QuantityParts) or _are_quantities(left, right):
+        return compare_quantities(resolver, operator, left, right, at)
     if operator in _ORDER:
         left, right = resolver.single(left), resolver.single(right)
     kinds = {kind_of(left.type), kind_of(right.type)} - {"empty"}
@@ -69,76 +54,19 @@ def _compare(resolver: Resolver, operator: str, left: Node, right: Node, at: int
     if len(kinds) > 1 or (kinds == {"boolean"} and operator in _ORDER):
         hint = "Write dates as @2020-01-31." if "date" in kinds else "Compare values of one type."
         raise resolver.refusal(at, f"{left.type} {operator} {right.type} cannot be compared.", hint)
-    if left.many and right.many and kinds & {"date", "time"}:
-        raise resolver.refusal(at, "Two lists of dates cannot be compared.", "Use first() on one side.")
-    return Compare(
-        operator=operator,
+    found = Compare(
+        operator="~" if operator == "!~" else operator,
         left=left,
         right=right,
         type="boolean",
         many=False,
         paths=join_paths(left, right),
     )
-
-
-def _equivalent(resolver: Resolver, operator: str, left: Node, right: Node, at: int) -> Node:
-    """Compare without regard to case and white space; true or false, never empty."""
-    if left.many or right.many:
-        raise resolver.refusal(at, f"'{operator}' of lists is not supported.", "Use first() on both sides.")
-    left, right = resolver.primitive(left, at), resolver.primitive(right, at)
-    kinds = {kind_of(left.type), kind_of(right.type)} - {"empty"}
-    if "decimal" in {left.type, right.type}:
-        raise resolver.refusal(at, f"'{operator}' of decimals is not supported.", "Use =, or round().")
-    if len(kinds) > 1:
-        message = f"{left.type} {operator} {right.type} cannot be compared."
-        raise resolver.refusal(at, message, "Compare values of one type.")
-    if kinds == {"string"}:
-        left, right = (
-            one if one.type == "empty" else resolver.apply("normalize", (one,), "string")
-            for one in (left, right)
-        )
-    paths = join_paths(left, right)
-    equal = Compare(operator="=", left=left, right=right, type="boolean", many=False, paths=paths)
-    found = resolver.apply("equivalent", (equal, resolver.exists(left), resolver.exists(right)), "boolean")
     return resolver.apply("not", (found,), "boolean") if operator == "!~" else found
 
 
-def _is_quantity(node: fp.Expression) -> bool:
-    return isinstance(node, fp.Literal) and node.kind is fp.LiteralKind.QUANTITY
-
-
-def _compare_quantity(resolver: Resolver, node: fp.Binary, scope: Scope) -> Node:
-    """Compare an element with a Quantity literal; empty if the units differ.
-
-    An element is a FHIRPath Quantity if its unit is a UCUM code and it has no comparator
-    (http://hl7.org/fhir/R4/fhirpath.html#quantity).
-    """
-    operator, other, literal = node.operator, node.left, node.right
-    if _is_quantity(other):
-        operator, other, literal = _TURNED.get(operator, operator), literal, other
-    element = resolver.single(resolver.value(resolver.resolve(other, scope), node.at))
-    if operator not in _EQUALITY | _ORDER:
-        raise resolver.refusal(node.at, f"'{operator}' of Quantities is not supported.", "Use .value.")
-    if not isinstance(literal, fp.Literal) or element.type not in _QUANTITIES:
-        raise resolver.refusal(
-            literal.at,
-            f"A Quantity can be compared with a Quantity only, this is a {element.type}.",
-            "Name the element that is a Quantity.",
-        )
-
-    def compare(operator: str, key: str, value: str | Constant) -> Node:
-        wanted = value if isinstance(value, Constant) else Constant(type="string", many=False, value=value)
-        return _compare(resolver, operator, resolver.get(element, key, node.at), wanted, node.at)
-
-    number = literal.value if isinstance(literal.value, Decimal) else None
-    unit = _CALENDAR.get(literal.unit.removesuffix("s"), literal.unit)
-    comparator = resolver.exists(resolver.get(element, "comparator", node.at))
-    exact = resolver.apply("not", (comparator,), "boolean")
-    condition = compare("=", "system", "http://unitsofmeasure.org")
-    for part in (compare("=", "code", unit), exact):
-        condition = resolver.apply("and", (condition, part), "boolean")
-    result = compare(operator, "value", Constant(type="decimal", many=False, value=number))
-    return resolver.apply("choose", (condition, result), "boolean")
+def _are_quantities(left: Node, right: Node) -> bool:
+    return is_quantity(left.type) and is_quantity(right.type)
 
 
 def _membership(resolver: Resolver, items: Node, sought: Node, at: int) -> Node:

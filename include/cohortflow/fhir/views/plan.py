@@ -15,17 +15,15 @@ from dataclasses import dataclass, field, replace
 
 import polars as pl
 
-from cohortflow.fhir.views.analysis import AnalyzedView, Branch, Each, Level, Unfold, Union
-from cohortflow.fhir.views.expressions import Environment, build, to_physical
+from cohortflow.fhir.views.analysis import AnalyzedView
+from cohortflow.fhir.views.expressions import Environment, build, concatenate, guard_depth, to_physical
+from cohortflow.fhir.views.steps import Branch, Each, Level, Unfold, Union
 from cohortflow.fhir.views.typed import RowIndex
 
-__all__ = ["SEVERAL", "TOO_DEEP", "plan_view"]
+__all__ = ["SEVERAL", "plan_view"]
 
 SEVERAL = "'item'"
 """Part of Polars' message where a path yields several values instead of one."""
-
-TOO_DEEP = "cohortflow: a repeat leads deeper than is read"
-"""Part of Polars' message where a resource is nested deeper than a ``repeat`` was unrolled."""
 
 _ROOT, _THERE = "@resource.", "@there"
 
@@ -111,9 +109,7 @@ def _prepare(level: Level, stage: _Stage) -> Iterator[pl.Expr]:
                 yield pl.int_ranges(found.list.len(), dtype=pl.Int64).alias(f"{step.name}#")
         elif isinstance(step, Unfold):
             parts = [_unfold(branch, stage.env, stage.suffix) for branch in step.branches]
-            # Where one is null, another one, emptied, takes its place: a null would blank them all.
-            filled = [pl.coalesce(one, *(other.list.head(0) for other in parts)) for one in parts]
-            found = pl.concat_list(filled) if len(parts) > 1 else parts[0]
+            found = concatenate(parts) if len(parts) > 1 else parts[0]
             yield found.alias(step.name)
             if step.numbered:
                 yield pl.int_ranges(found.list.len(), dtype=pl.Int64).alias(f"{step.name}#")
@@ -180,9 +176,7 @@ def _unfold(branch: Branch, env: Environment, suffix: str) -> pl.Expr:
     nothing = itself.list.head(0)
     further = [pl.coalesce(_unfold(child, stage.env, suffix), nothing) for child in branch.children]
     if branch.rest:
-        deeper = pl.any_horizontal(*(build(one, stage.env) for one in branch.rest))
-        # The cast fails where there is something deeper: no row may be lost without a word.
-        itself = pl.when(pl.when(deeper).then(pl.lit(TOO_DEEP)).cast(pl.Int64).is_null()).then(itself)
+        itself = guard_depth(itself, [build(one, stage.env) for one in branch.rest])
     joined = pl.concat_list(itself, *further) if further else itself
     return found.list.eval(joined.explode(empty_as_null=False, keep_nulls=False))
 

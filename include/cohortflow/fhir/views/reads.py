@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cohortflow.fhir.elements import is_primitive
@@ -10,10 +10,25 @@ from cohortflow.fhir.views.typed import Step
 from cohortflow.fhir.views.types import column_type
 from cohortflow.model import ColumnType
 
-__all__ = ["DIGITS", "ReadField", "ReadTree", "digit_keys", "merge_reads"]
+__all__ = ["DIGITS", "ReadField", "ReadTree", "digit_keys", "merge_reads", "repeat_key", "repeat_paths"]
 
 DIGITS = "#digits"
 """Behind the key of a decimal: the key of its twin, a text with its digits as they were written."""
+
+
+_REPEAT = "repeat:"
+
+
+def repeat_key(paths: Iterable[Sequence[str]]) -> str:
+    """Return the key of the list of all elements that paths lead to, over and over."""
+    return _REPEAT + "|".join(".".join(path) for path in paths)
+
+
+def repeat_paths(key: str) -> tuple[tuple[str, ...], ...]:
+    """Return the paths of such a list by its key; none for any other key."""
+    if not key.startswith(_REPEAT):
+        return ()
+    return tuple(tuple(path.split(".")) for path in key.removeprefix(_REPEAT).split("|"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +49,61 @@ class ReadField:
 
 
 class ReadTree:
-    """Collects the elements that expressions use."""
+    """Collects the elements that expressions use.
+
+    Attributes:
+        steps: What is read of an element, by key: the step and what is read of it in turn.
+        merged: Tree that holds what is read of this element, if it shares that with another one.
+    """
 
     def __init__(self) -> None:
-        self._steps: dict[str, tuple[Step, ReadTree]] = {}
+        self.steps: dict[str, tuple[Step, ReadTree]] = {}
+        self.merged: ReadTree | None = None
 
-    def touch(self, route: tuple[Step, ...]) -> None:
-        """Add the element at the end of a route."""
-        tree = self
+    def touch(self, route: tuple[Step, ...]) -> ReadTree:
+        """Add the element at the end of a route, and return what is read of it."""
+        tree = _whole(self)
         for step in route:
-            tree = tree._steps.setdefault(step.key, (step, ReadTree()))[1]
+            tree = _whole(tree.steps.setdefault(step.key, (step, ReadTree()))[1])
+        return tree
+
+    def share(self, route: tuple[Step, ...], other: tuple[Step, ...]) -> bool:
+        """Read the same of the elements at the ends of two routes, now and for what is added later.
+
+        Returns:
+            ``False`` where the one lies within the other: the schema to read would have no end.
+        """
+        tree, twin = self.touch(route), self.touch(other)
+        if tree is twin:
+            return True
+        if _holds(tree, twin) or _holds(twin, tree):
+            return False
+        _absorb(tree, twin)
+        return True
 
     def fields(self) -> tuple[ReadField, ...]:
         """Return what to read, by name."""
-        return tuple(_field(step, tree) for _, (step, tree) in sorted(self._steps.items()))
+        return tuple(_field(step, tree) for _, (step, tree) in sorted(_whole(self).steps.items()))
+
+
+def _whole(tree: ReadTree) -> ReadTree:
+    while tree.merged is not None:
+        tree = tree.merged
+    return tree
+
+
+def _holds(tree: ReadTree, other: ReadTree) -> bool:
+    inner = (_whole(part) for _, part in tree.steps.values())
+    return any(part is other or _holds(part, other) for part in inner)
+
+
+def _absorb(tree: ReadTree, other: ReadTree) -> None:
+    other.merged = tree
+    for key, (step, inner) in other.steps.items():
+        known = _whole(tree.steps.setdefault(key, (step, inner))[1])
+        part = _whole(inner)
+        if known is not part:
+            _absorb(known, part)
 
 
 def _field(step: Step, tree: ReadTree) -> ReadField:

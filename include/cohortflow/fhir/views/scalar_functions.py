@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 from cohortflow.fhir import fhirpath as fp
 from cohortflow.fhir.views.digits import digits_of
-from cohortflow.fhir.views.resolve import Resolver, Scope
+from cohortflow.fhir.views.quantities import convert_to_quantity
+from cohortflow.fhir.views.resolve import Resolver
+from cohortflow.fhir.views.scope import Scope
 from cohortflow.fhir.views.typed import Apply, Constant, Node
 from cohortflow.fhir.views.types import BOUND_WIDTHS, bound_kind, kind_of
 
@@ -31,11 +33,16 @@ def text_argument(resolver: Resolver, node: fp.Call, index: int) -> str:
 
 
 def _boundary(resolver: Resolver, node: fp.Call, scope: Scope, source: Node) -> Node:
+    if source.type == "Period":
+        end = "start" if node.name == "lowBoundary" else "end"
+        source = resolver.get(resolver.single(source), end, node.at)
     source = resolver.primitive(source, node.at)
     kind = kind_of(source.type)
     if kind not in {"number", "date", "time", "empty"}:
         raise resolver.refusal(
-            node.at, f"A {source.type} has no boundary.", "Use it on a decimal, date, dateTime or time."
+            node.at,
+            f"A {source.type} has no boundary.",
+            "Use it on a decimal, date, dateTime, time or Period.",
         )
     precision = _precision(resolver, node, scope)
     result = "decimal" if kind == "number" else source.type
@@ -140,6 +147,10 @@ def _convert(kind: str) -> Handler:
     return handle
 
 
+def _to_quantity(resolver: Resolver, node: fp.Call, _: Scope, source: Node) -> Node:
+    return convert_to_quantity(resolver, source, node.at)
+
+
 def _clock(resolver: Resolver, node: fp.Call, _scope: Scope, _source: Node) -> Node:
     """Return the time of the compilation, in UTC: one for all of the view and all rows."""
     text = f"{resolver.moment:%Y-%m-%dT%H:%M:%S}.{resolver.moment.microsecond // 1000:03}Z"
@@ -180,5 +191,6 @@ SCALAR_FUNCTIONS: dict[str, tuple[int, int, Handler]] = {
     "toString": (0, 0, _convert("string")),
     "toInteger": (0, 0, _convert("integer")),
     "toDecimal": (0, 0, _convert("decimal")),
+    "toQuantity": (0, 0, _to_quantity),
 }
 """Least and greatest number of arguments, and the handler, by name."""

@@ -7,7 +7,8 @@ compiled, and never again per row. The nodes know nothing of Polars.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from decimal import Decimal
 
 from cohortflow.fhir.elements import Element
@@ -26,9 +27,12 @@ __all__ = [
     "Node",
     "Pick",
     "Project",
+    "QuantityParts",
     "RowIndex",
     "Single",
     "Step",
+    "is_constant",
+    "parts_of",
 ]
 
 
@@ -151,8 +155,19 @@ class Collection(Node):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuantityParts(Node):
+    """A Quantity: its value, and its UCUM unit, empty where values of it cannot be compared.
+
+    No data are in it: operators take its parts.
+    """
+
+    value: Node
+    unit: Node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Compare(Node):
-    """``=``, ``!=``, ``<``, ``<=``, ``>`` or ``>=`` of two values of one kind."""
+    """``=``, ``!=``, ``~``, ``<``, ``<=``, ``>`` or ``>=`` of two values of one kind, or of two lists."""
 
     operator: str
     left: Node
@@ -177,3 +192,20 @@ class Constant(Node):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowIndex(Node):
     """``%rowIndex``: the position of the element that the nearest iteration stands on."""
+
+
+def parts_of(node: Node) -> Iterator[Node]:
+    """Yield the nodes that a node is directly made of."""
+    for field in fields(node):
+        value = getattr(node, field.name)
+        if isinstance(value, Node):
+            yield value
+        elif isinstance(value, tuple):
+            yield from (part for part in value if isinstance(part, Node))
+
+
+def is_constant(node: Node) -> bool:
+    """Say whether a node means the same for all resources: literals and row numbers, nothing that is read."""
+    if isinstance(node, Get | Choice | Context | Item):
+        return False
+    return all(is_constant(part) for part in parts_of(node))

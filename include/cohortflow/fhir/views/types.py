@@ -7,7 +7,17 @@ from typing import Literal
 from cohortflow.fhir.elements import is_primitive
 from cohortflow.model import ColumnType
 
-__all__ = ["BOUND_WIDTHS", "Kind", "bound_kind", "column_type", "common_type", "kind_of"]
+__all__ = [
+    "BOUND_WIDTHS",
+    "CALENDAR",
+    "Kind",
+    "bound_kind",
+    "column_type",
+    "common_type",
+    "is_quantity",
+    "is_subtype",
+    "kind_of",
+]
 
 Kind = Literal["boolean", "string", "number", "date", "time", "complex", "empty"]
 
@@ -18,8 +28,41 @@ BOUND_WIDTHS: dict[str, dict[int, int]] = {
 }
 """Precision of a boundary (number of digits) to the length of its text, without a time zone."""
 
+CALENDAR = {
+    "year": "a",
+    "month": "mo",
+    "week": "wk",
+    "day": "d",
+    "hour": "h",
+    "minute": "min",
+    "second": "s",
+    "millisecond": "ms",
+}
+"""Calendar words, such as in ``4 days``, to UCUM codes."""
+
 _NUMBERS = frozenset({"integer", "integer64", "positiveInt", "unsignedInt", "decimal"})
 _DATES = frozenset({"date", "dateTime", "instant"})
+
+
+_QUANTITIES = frozenset(
+    {"Quantity", "SimpleQuantity", "Age", "Count", "Distance", "Duration", "MoneyQuantity"}
+)
+_PARENTS = {
+    **dict.fromkeys(("code", "id", "markdown"), "string"),
+    **dict.fromkeys(("canonical", "oid", "url", "uuid"), "uri"),
+    **dict.fromkeys(("positiveInt", "unsignedInt"), "integer"),
+    **dict.fromkeys(_QUANTITIES - {"Quantity"}, "Quantity"),
+}
+
+
+def is_quantity(type_name: str) -> bool:
+    """Say whether values of a type are Quantities."""
+    return type_name in _QUANTITIES
+
+
+def is_subtype(type_name: str, of: str) -> bool:
+    """Say whether values of a type are values of another one too: each ``code`` is a ``string``."""
+    return type_name == of or _PARENTS.get(type_name) == of
 
 
 def kind_of(type_name: str) -> Kind:

@@ -1,0 +1,157 @@
+"""Throughput of the terminology kernels.
+
+Translation of (system, code) pairs by `map_codes` stands beside a plain two-column Polars join of the same
+pairs and targets in the same run: times drift with the machine, the ratio holds. The closure is that of a
+random hierarchy of the size of SNOMED CT. Usage::
+
+    python tests/bench/bench_terminology.py --rows 50000000 --entries 500000 --concepts 350000
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+
+from cohortflow.cli.console import print_json, print_table
+from cohortflow.terminology import CodeMapping, map_codes
+from cohortflow.terminology.hierarchy import close_hierarchy
+from cohortflow.terminology.map_table import MapTable
+from cohortflow.terminology.tables import MAPS
+
+SNOMED, ICD10CM = "http://snomed.info/sct", "http://hl7.org/fhir/sid/icd-10-cm"
+MAPPING = CodeMapping(maps=("bench",), prefix="to")
+MILLION = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One measurement; a ratio of 0 where there is nothing to compare with."""
+
+    name: str
+    seconds: float
+    millions_per_second: float
+    ratio: float
+
+
+def make_map(entries: int, seed: int) -> MapTable:
+    """Make a one-to-one map."""
+    codes = np.random.default_rng(seed).choice(8_999_999_999, entries, replace=False) + 1_000_000_000
+    rows = pl.DataFrame({"source_code": codes}).select(
+        pl.lit("bench").alias("map"),
+        pl.lit("1").alias("version"),
+        pl.lit(SNOMED).alias("source_system"),
+        pl.col("source_code").cast(pl.String),
+        pl.lit(ICD10CM).alias("target_system"),
+        pl.concat_str(pl.lit("E"), pl.int_range(pl.len()).cast(pl.String)).alias("target_code"),
+        pl.lit(None).alias("target_display"),
+        pl.lit("equivalent").alias("relationship"),
+        pl.lit(1).alias("group"),
+        pl.lit(1).alias("priority"),
+        pl.lit(None).alias("rule"),
+        pl.lit(None).alias("advice"),
+        pl.int_range(pl.len()).alias("order"),
+    )
+    return MapTable("bench", "bench|1", rows.cast(dict(MAPS)))
+
+
+def make_pairs(code_map: MapTable, rows: int, unknown: float, seed: int) -> pl.DataFrame:
+    """Make rows with codes of the map, and a share of codes that it does not have."""
+    random = np.random.default_rng(seed)
+    codes = code_map.entries["source_code"].gather(random.integers(0, code_map.entries.height, rows))
+    missing = pl.Series(random.random(rows) < unknown)
+    return pl.DataFrame({"code": codes, "missing": missing}).select(
+        pl.lit(SNOMED).alias("code_system"),
+        pl.when("missing").then(pl.lit("99999999")).otherwise("code").alias("code"),
+    )
+
+
+def measure(work: Callable[[], object], repeat: int) -> float:
+    """Return the best time of some repetitions, in seconds."""
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def bench_translate(rows: int, entries: int, unknown: float, repeat: int) -> list[Result]:
+    """Translate pairs, and join them."""
+    code_map = make_map(entries, 1)
+    pairs = make_pairs(code_map, rows, unknown, 2).lazy()
+    targets = code_map.entries.lazy().select(
+        pl.col("source_system").alias("code_system"), pl.col("source_code").alias("code"), "target_code"
+    )
+    # Both must bring forth every target, and keep none of them.
+    plain = pairs.join(targets, on=["code_system", "code"], how="left", maintain_order="left")
+    joined = measure(lambda: _drain(plain, "target_code"), repeat)
+    mapped = measure(lambda: _drain(map_codes(pairs, MAPPING, [code_map]), "to_code"), repeat)
+    return [
+        Result("plain two-column join", joined, rows / joined / MILLION, 0),
+        Result("map_codes", mapped, rows / mapped / MILLION, joined / mapped),
+    ]
+
+
+def bench_closure(concepts: int) -> list[Result]:
+    """Close a random hierarchy; every concept has one parent among the earlier ones, and some have more."""
+    random = np.random.default_rng(3)
+    children = np.repeat(np.arange(1, concepts), random.integers(1, 3, concepts - 1))
+    # Parents close to the root make the hierarchy as flat, and as wide, as SNOMED CT's: about 15 layers.
+    parents = (children * random.random(len(children)) ** 1.5).astype(np.int64)
+    edges = pl.DataFrame({"child": children, "parent": parents}).select(pl.all().cast(pl.String)).unique()
+    start = time.perf_counter()
+    closure = close_hierarchy(edges, place="bench")
+    seconds = time.perf_counter() - start
+    return [Result(f"closure, {len(closure):,} pairs", seconds, len(closure) / seconds / MILLION, 0)]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=2_000_000)
+    parser.add_argument("--entries", type=int, default=500_000)
+    parser.add_argument("--unknown", type=float, default=0.01, help="share of rows whose code is in no map")
+    parser.add_argument("--concepts", type=int, default=350_000)
+    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    results = bench_translate(arguments.rows, arguments.entries, arguments.unknown, arguments.repeat)
+    if arguments.concepts:
+        results += bench_closure(arguments.concepts)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if arguments.json:
+        machine = {"python": platform.python_version(), "polars": pl.__version__, "cpus": os.cpu_count()}
+        print_json(
+            {"arguments": vars(arguments), "machine": machine, "peak_megabytes": round(peak)}
+            | {"results": [dataclasses.asdict(result) for result in results]}
+        )
+        return
+    print_table(
+        f"Terminology, {arguments.rows:,} rows, {arguments.entries:,} entries; peak {peak:,.0f} MB",
+        ["what", "seconds", "million/s", "of the join"],
+        [
+            (r.name, round(r.seconds, 2), round(r.millions_per_second, 2), round(r.ratio, 2) or "")
+            for r in results
+        ],
+    )
+
+
+def _drain(frame: pl.LazyFrame, target: str) -> dict[str, object]:
+    summary = frame.select(pl.col(target).is_not_null().sum().alias("mapped"), pl.len().alias("rows"))
+    return json.loads(summary.collect(engine="streaming").write_json())[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
