@@ -57,7 +57,7 @@ class Coverage:
         maps: Its ConceptMaps.
         rows: Source rows.
         rows_with_code: Those with a source code.
-        rows_mapped: Those with a target, identity included.
+        rows_mapped: Those of them with a target, identity included.
         systems: Rows and distinct codes for each source system and outcome, most rows first.
         top_unmapped: The most frequent unmapped codes of published systems.
     """
@@ -110,7 +110,7 @@ def measure_coverage(frame: pl.LazyFrame, mapping: CodeMapping, *, top: int = 20
     totals = codes.select(
         pl.col("rows").sum(),
         pl.col("rows").filter(has_code).sum().alias("rows_with_code"),
-        pl.col("rows").filter(has_target).sum().alias("rows_mapped"),
+        pl.col("rows").filter(has_code & has_target).sum().alias("rows_mapped"),
     ).row(0, named=True)
     return Coverage(
         prefix=mapping.prefix,
@@ -153,12 +153,26 @@ def _count_codes(frame: pl.LazyFrame, mapping: CodeMapping) -> pl.DataFrame:
     added = [mapping.output(part) for part in ("system", "code", "map", "unmapped_reason")]
     reason, origin = pl.col(mapping.output("unmapped_reason")), pl.col(mapping.output("map"))
     mapped = pl.when(origin == IDENTITY).then(pl.lit(IDENTITY)).otherwise(pl.lit("mapped"))
+    # With cardinality "all" each source row stands once for every target of its code, and which they are may
+    # depend on the row: the rows of one code and context have the same targets.
+    several = mapping.cardinality == "all"
+    context = [
+        *(mapping.context.columns if mapping.context else ()),
+        *([mapping.text] if mapping.text else []),
+    ]
+    of_row = {f"__{index}": name for index, name in enumerate(dict.fromkeys(context))} if several else {}
     counted = (
-        frame.group_by(pl.col(mapping.system).alias("system"), pl.col(mapping.code).alias("code"), *added)
+        frame.group_by(
+            pl.col(mapping.system).alias("system"),
+            pl.col(mapping.code).alias("code"),
+            *added,
+            *(pl.col(name).alias(alias) for alias, name in of_row.items()),
+        )
         .len("rows")
-        # With cardinality "all" each source row stands once for every target of its code.
-        .group_by("system", "code", pl.coalesce(reason, mapped).alias("outcome"))
-        .agg(pl.col("rows").max())
+        .group_by("system", "code", pl.coalesce(reason, mapped).alias("outcome"), *of_row)
+        .agg(pl.col("rows").max() if several else pl.col("rows").sum())
+        .group_by("system", "code", "outcome")
+        .agg(pl.col("rows").sum())
         .collect(engine="streaming")
     )
     system = pl.col("system")

@@ -17,6 +17,7 @@ from cohortflow.terminology.systems import (
     KEY_STEPS,
     SHORT_NAME,
     STANDARD_SYSTEMS,
+    segment_pattern,
 )
 
 __all__ = ["code_expr", "over_distinct", "spell", "system_expr", "well_formed_expr"]
@@ -105,6 +106,13 @@ def _spell_code() -> pl.Expr:
         if known.dotted:
             dotted = spelling.str.replace_all(".", "", literal=True).str.replace(r"^(.{3})(.+)$", "${1}.${2}")
             spelling = pl.when(spelling.str.contains(f"^(?:{DOTTED_CODE})$")).then(dotted).otherwise(spelling)
+        if known.segments:
+            pattern = f"^{segment_pattern(known)}$"
+            parts = [
+                spelling.str.extract(pattern, index).str.zfill(digits)
+                for index, digits in enumerate(known.segments, start=1)
+            ]
+            spelling = pl.coalesce(pl.concat_str(parts), spelling)
         if known.digits:
             spelling = spelling.str.zfill(known.digits)
         if spelling is not text:

@@ -29,6 +29,7 @@ __all__ = [
     "CodeSystem",
     "canonical_code",
     "canonical_system",
+    "segment_pattern",
     "system_key",
 ]
 
@@ -47,6 +48,8 @@ class CodeSystem:
         dotted: Whether a dot follows the third character (ICD-10) and may be missing at the source.
         uppercase: Whether case carries no meaning and upper case is canonical.
         digits: Least number of digits; shorter codes are padded with zeros.
+        segments: Digits of each part of a code that may be written with hyphens and without leading zeros;
+            canonical is the whole, padded, without hyphens.
     """
 
     uri: str
@@ -57,6 +60,7 @@ class CodeSystem:
     dotted: bool = False
     uppercase: bool = False
     digits: int = 0
+    segments: tuple[int, ...] = ()
 
 
 SNOMED_CT = CodeSystem(
@@ -127,7 +131,9 @@ NDC = CodeSystem(
     "NDC",
     "2.16.840.1.113883.6.69",
     ("NDC",),
-    r"[0-9]{4,5}-[0-9]{3,4}-[0-9]{1,2}",
+    # Ten digits without hyphens are 4-4-2, 5-3-2 or 5-4-1: which of them, only the hyphens tell.
+    r"[0-9]{11}",
+    segments=(5, 4, 2),
 )
 CPT = CodeSystem(
     "http://www.ama-assn.org/go/cpt",
@@ -235,4 +241,14 @@ def canonical_code(system: str, code: str) -> str:
     if known.dotted and re.fullmatch(DOTTED_CODE, code):
         code = code.replace(".", "")
         code = f"{code[:3]}.{code[3:]}" if len(code) > 3 else code  # noqa: PLR2004 - the dot's place in ICD-10
+    if known.segments and re.fullmatch(segment_pattern(known), code):
+        code = "".join(part.zfill(n) for part, n in zip(code.split("-"), known.segments, strict=True))
     return code.zfill(known.digits) if known.digits and code else code
+
+
+def segment_pattern(system: CodeSystem) -> str:
+    """Return the pattern of a code with hyphens between its segments, each of which is a group.
+
+    A segment lacks one leading zero at most, as in the 10-digit forms of NDC.
+    """
+    return "-".join(f"([0-9]{{{max(n - 1, 1)},{n}}})" for n in system.segments)

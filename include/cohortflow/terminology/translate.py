@@ -1,24 +1,40 @@
-"""The mapping of codes: every source row stays."""
+"""The mapping of codes: every source row stays.
+
+A code that stands in a map as it is, is found by one join. What is left - other spellings, unknown codes,
+codes whose target depends on the patient - is worked out once for each distinct value of a batch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import polars as pl
 
 from cohortflow.errors import StudyError
-from cohortflow.terminology.concept_map import ConceptMap, Relationship
-from cohortflow.terminology.mapping import IDENTITY, CodeMapping, UnmappedReason, mapped_columns
-from cohortflow.terminology.normalize import over_distinct, spell, well_formed_expr
+from cohortflow.terminology.map_lookup import OUTPUT, Lookup, MapContent, build_lookup, normal_term, pair_key
+from cohortflow.terminology.map_table import CodeMap
+from cohortflow.terminology.mapping import CodeMapping, UnmappedReason, mapped_columns
+from cohortflow.terminology.normalize import spell, well_formed_expr
 
 __all__ = ["map_codes"]
 
-_SOURCE = ["system", "code"]
-_TARGET = "__target"
-_RANK = {relationship.value: rank for rank, relationship in enumerate(Relationship)}
+_SYSTEM, _CODE, _CONTEXT, _PLACE, _FOUND = (
+    f"__{name}" for name in ("system", "code", "context", "place", "found")
+)
+_START, _COUNT = "__start", "__count"
+_TRUE, _UNKNOWN = 1, 2
+_MOST_KNOWN = 100_000
+"""Distinct values whose result is kept from batch to batch."""
 
 
-def map_codes(frame: pl.LazyFrame, mapping: CodeMapping, concept_maps: Sequence[ConceptMap]) -> pl.LazyFrame:
+def map_codes(
+    frame: pl.LazyFrame,
+    mapping: CodeMapping,
+    concept_maps: Sequence[CodeMap],
+    *,
+    content: MapContent | None = None,
+) -> pl.LazyFrame:
     """Add the target of each row's code.
 
     With ``cardinality: best`` the result has exactly the rows of ``frame``, in their order. With ``all`` a
@@ -26,53 +42,74 @@ def map_codes(frame: pl.LazyFrame, mapping: CodeMapping, concept_maps: Sequence[
     is its own target. In a map within one system (RxNorm product to ingredient) only its targets are; an
     unmapped product is not taken for an ingredient.
 
+    Targets are ordered by relationship, closest first, then by group, priority and place in the map. In a map
+    with rules each group gives one target, by its first rule that holds.
+
     Args:
-        frame: A view with the columns ``mapping.code`` and ``mapping.system``.
+        frame: A view with the columns ``mapping.source_columns``.
         mapping: Which columns, and how.
         concept_maps: The maps that ``mapping.maps`` names, in that order.
+        content: Tables of loaded terminologies; needed for ``replace_retired`` and ``text``.
 
     Returns:
         The columns of ``frame`` and those of ``mapped_columns(mapping)``.
 
     Raises:
-        StudyError: A source column is missing, an added column is there already, or the maps are not those
-            that the mapping names.
+        StudyError: A source column is missing, an added column is there already, the maps are not those that
+            the mapping names, or a table that it needs is not given.
     """
-    _check(frame, mapping, concept_maps)
-    entries = _collect_entries(concept_maps)
-    targets = _choose_targets(entries)
+    content = content or MapContent()
+    _check(frame, mapping, concept_maps, content)
+    lookup = build_lookup(mapping, concept_maps, content)
     one = mapping.cardinality == "best"
-    if one:
-        targets = targets.unique(_SOURCE, keep="first", maintain_order=True)
-    own = _own_targets(entries)
-    added = pl.struct(_added_columns(mapping, entries)).alias(_TARGET)
-
-    def translate(values: pl.DataFrame) -> pl.DataFrame:
-        found = (
-            spell(values)
-            .with_row_index("row")
-            .join(targets, on=_SOURCE, how="left", maintain_order="left_right")
-            .join(own, on=_SOURCE, how="left", maintain_order="left")
-            .select("row", added)
-        )
-        if one:
-            return found.select(_TARGET)
-        return found.group_by("row", maintain_order=True).agg(_TARGET).select(_TARGET)
-
-    names = [column.name for column in mapped_columns(mapping)]
-    struct = pl.Struct(dict.fromkeys(names, pl.String()))
-    target = over_distinct(
-        [pl.col(mapping.system), pl.col(mapping.code)], translate, struct if one else pl.List(struct)
+    known = lookup.pairs.filter(~pl.col("ruled")).select(
+        pl.col("system").alias(_SYSTEM),
+        pl.col("code").alias(_CODE),
+        pl.col("start").alias(_START),
+        *([] if one else [pl.col("count").alias(_COUNT)]),
     )
-    mapped = frame.with_columns(target.alias(_TARGET))
-    if not one:
-        mapped = mapped.explode(_TARGET)
-    return mapped.with_columns(pl.col(_TARGET).struct.field(name) for name in names).drop(_TARGET)
+    keyed = frame.with_columns(
+        pl.col(mapping.system).cast(pl.String).alias(_SYSTEM),
+        pl.col(mapping.code).cast(pl.String).alias(_CODE),
+        *([lookup.rules.context_key(mapping.context).alias(_CONTEXT)] if lookup.candidates.height else []),
+    ).join(known.lazy(), on=[_SYSTEM, _CODE], how="left", maintain_order="left")
+    parts = [_SYSTEM, _CODE, *([_CONTEXT] if lookup.candidates.height else []), _START]
+    struct = pl.Struct(
+        {"place": pl.UInt32() if one else pl.List(pl.UInt32()), "system": pl.String(), "code": pl.String()}
+    )
+    resolve = _Resolver(lookup, mapping, struct)
+    mapped = keyed.with_columns(
+        pl.struct(parts).map_batches(resolve, return_dtype=struct, is_elementwise=True).alias(_FOUND)
+    )
+    rest = pl.col(_FOUND).struct.field("place")
+    if one:
+        mapped = mapped.with_columns(pl.coalesce(_START, rest).alias(_PLACE))
+    else:
+        end = pl.col(_START) + pl.col(_COUNT)
+        ranges = pl.int_ranges(pl.col(_START), end, dtype=pl.UInt32)
+        mapped = mapped.with_columns(pl.coalesce(ranges, rest).alias(_PLACE)).explode(_PLACE)
+    if mapping.text is not None:
+        mapped = mapped.with_columns(_text_place(lookup, mapping.text).alias(_PLACE))
+    names = [column.name for column in mapped_columns(mapping)]
+    parts_of = {mapping.output(part): part for part in OUTPUT.names() if mapping.output(part) in names}
+    outputs = lookup.outputs.lazy().with_row_index(_PLACE)
+    mapped = mapped.join(
+        outputs.select(_PLACE, *(pl.col(part).alias(name) for name, part in parts_of.items())),
+        on=_PLACE,
+        how="left",
+        maintain_order="left",
+    )
+    # The code of a row that is of the target system, and in no map, is its own.
+    own = {mapping.output(part): pl.col(_FOUND).struct.field(part) for part in ("system", "code")}
+    added = [pl.coalesce(name, own[name]).alias(name) if name in own else pl.col(name) for name in names]
+    return mapped.select(*frame.collect_schema().names(), *added)
 
 
-def _check(frame: pl.LazyFrame, mapping: CodeMapping, concept_maps: Sequence[ConceptMap]) -> None:
+def _check(
+    frame: pl.LazyFrame, mapping: CodeMapping, concept_maps: Sequence[CodeMap], content: MapContent
+) -> None:
     names = frame.collect_schema().names()
-    for role, column in (("code", mapping.code), ("system", mapping.system)):
+    for role, column in mapping.source_columns.items():
         if column not in names:
             raise StudyError(
                 f"The mapping '{mapping.prefix}' reads its {role} from a missing column '{column}'.",
@@ -91,90 +128,177 @@ def _check(frame: pl.LazyFrame, mapping: CodeMapping, concept_maps: Sequence[Con
             f"given: {', '.join(given) or 'none'}.",
             remedy="Pass the maps that it names, in that order.",
         )
+    for setting, wanted, table, held in (
+        ("replace_retired", mapping.replace_retired, "concepts", content.concepts),
+        ("text", mapping.text is not None, "synonyms", content.synonyms),
+    ):
+        if wanted and held is None:
+            raise StudyError(
+                f"The mapping '{mapping.prefix}' has '{setting}', which needs the {table} of a terminology.",
+                remedy="Load the code systems with 'cohortflow terminology load'.",
+            )
 
 
-def _collect_entries(concept_maps: Sequence[ConceptMap]) -> pl.DataFrame:
-    return pl.concat(
-        concept_map.to_frame().with_columns(
-            pl.lit(concept_map.label).alias("map"), pl.lit(position, pl.UInt32).alias("position")
-        )
-        for position, concept_map in enumerate(concept_maps)
-    )
+class _Resolver:
+    """Tells where codes lead that the join did not find; distinct values are worked out once.
 
-
-def _choose_targets(entries: pl.DataFrame) -> pl.DataFrame:
-    """Return the entries of the first map that has a target for a code, best first.
-
-    Where no map has one, what is left is a single entry without target.
+    A map that many threads call: what one of them has worked out, another may work out again, and both find
+    the same.
     """
-    source = ["source_system", "source_code"]
-    first = pl.col("position").filter(pl.col("target_code").is_not_null()).min().over(source)
-    return (
-        entries.with_columns(
-            pl.col("relationship").replace_strict(_RANK, return_dtype=pl.UInt8).alias("rank")
-        )
-        .filter(
-            pl.when(first.is_not_null())
-            .then((pl.col("position") == first) & pl.col("target_code").is_not_null())
-            .otherwise(pl.int_range(pl.len()).over(source) == 0)
-        )
-        .sort(*source, "rank", "order")
-        .select(
-            pl.col("source_system").alias("system"),
-            pl.col("source_code").alias("code"),
-            "target_system",
-            "target_code",
-            "target_display",
-            "relationship",
-            "map",
-        )
-    )
+
+    def __init__(self, lookup: Lookup, mapping: CodeMapping, dtype: pl.Struct) -> None:
+        self._lookup, self._mapping, self._dtype = lookup, mapping, dtype
+        # Values, and at the same places where they lead; replaced together.
+        self._known: tuple[pl.DataFrame, pl.Series] | None = None
+
+    def __call__(self, batch: pl.Series) -> pl.Series:
+        """Return one result for each row of a batch; null for rows that have a place already."""
+        values = batch.struct.unnest()
+        rows = values[_START].is_null().arg_true()
+        if not len(rows):
+            return pl.repeat(None, len(batch), dtype=self._dtype, eager=True).alias(batch.name)
+        left = values.drop(_START)[rows]
+        numbers, results = self._look_up(left)
+        place = pl.repeat(None, len(batch), dtype=pl.UInt32(), eager=True).scatter(rows, numbers)
+        return results.gather(place).alias(batch.name)
+
+    def _look_up(self, left: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
+        """Return the number of each row's result, and the results."""
+        if self._known is None:
+            values, results = left.clear(), pl.Series([], dtype=self._dtype)
+        else:
+            values, results = self._known
+        distinct = left.unique()
+        new = distinct.join(values, on=left.columns, how="anti", nulls_equal=True)
+        if new.height:
+            values = pl.concat([values, new])
+            found = _resolve(new, self._lookup, self._mapping).cast(self._dtype).alias(results.name)
+            results = pl.concat([results, found])
+            if len(results) <= _MOST_KNOWN:
+                self._known = values, results
+        numbered = values.with_row_index("number")
+        numbers = left.join(numbered, on=left.columns, how="left", nulls_equal=True, maintain_order="left")
+        return numbers["number"], results
 
 
-def _own_targets(entries: pl.DataFrame) -> pl.DataFrame:
-    """Return the targets of the maps as codes that a source may carry itself."""
-    return (
-        entries.filter(pl.col("target_code").is_not_null())
-        .select(
-            pl.col("target_system").alias("system"),
-            pl.col("target_code").alias("code"),
-            pl.col("target_display").alias("own_display"),
-            pl.lit(value=True).alias("own"),
-        )
-        .unique(_SOURCE, keep="first", maintain_order=True)
-    )
-
-
-def _added_columns(mapping: CodeMapping, entries: pl.DataFrame) -> list[pl.Expr]:
+def _resolve(values: pl.DataFrame, lookup: Lookup, mapping: CodeMapping) -> pl.Series:
+    one = mapping.cardinality == "best"
+    spelled = spell(values.rename({_SYSTEM: "system", _CODE: "code"})).with_row_index("row")
+    key = spelled.select(pair_key("system", "code").fill_null("").alias("key"))["key"]
+    known = lookup.pairs["key"]
     system, code = pl.col("system"), pl.col("code")
-    source_systems = entries["source_system"].unique().to_list()
-    target_systems = entries["target_system"].unique().to_list()
-    only_target = [target for target in target_systems if target not in source_systems]
-    in_map = pl.col("map").is_not_null()
-    # The syntax check keeps a hospital's text out of a column that is declared to hold codes.
-    is_target = pl.col("own").is_not_null() | (system.is_in(only_target) & well_formed_expr(system, code))
-    identity = ~in_map & is_target.fill_null(value=False)
-    mapped = in_map & pl.col("target_code").is_not_null()
+    if len(known):
+        pair = known.search_sorted(key).clip(0, len(known) - 1).cast(pl.UInt32)
+        hit = known.gather(pair) == key
+        spelled = pl.concat(
+            [
+                spelled.with_columns(pair.alias("pair"), hit.alias("hit")),
+                lookup.pairs[pair].select("start", "count", "ruled"),
+            ],
+            how="horizontal",
+        )
+    else:
+        spelled = spelled.with_columns(
+            pl.lit(None, pl.UInt32).alias("pair"),
+            hit=False,
+            start=pl.lit(None, pl.UInt32),
+            count=0,
+            ruled=False,
+        )
     reason = (
         pl.when(code.is_null())
-        .then(pl.lit(UnmappedReason.NO_SOURCE_CODE.value))
-        .when(mapped | identity)
-        .then(None)
-        .when(in_map)
-        .then(pl.lit(UnmappedReason.NO_TARGET.value))
-        .when(system.is_in([*source_systems, *target_systems]))
-        .then(pl.lit(UnmappedReason.CODE_NOT_IN_MAP.value))
-        .otherwise(pl.lit(UnmappedReason.SYSTEM_NOT_IN_MAP.value))
+        .then(lookup.reasons[UnmappedReason.NO_SOURCE_CODE])
+        # The syntax check keeps a hospital's text out of a column that is declared to hold codes.
+        .when(system.is_in(lookup.only_targets) & well_formed_expr(system, code))
+        .then(lookup.identity)
+        .when(system.is_in(lookup.systems))
+        .then(lookup.reasons[UnmappedReason.CODE_NOT_IN_MAP])
+        .otherwise(lookup.reasons[UnmappedReason.SYSTEM_NOT_IN_MAP])
+        .cast(pl.UInt32)
     )
-    values = {
-        "code": (pl.col("target_code"), code),
-        "system": (pl.col("target_system"), system),
-        "display": (pl.col("target_display"), pl.col("own_display")),
-        "relationship": (pl.col("relationship"), pl.lit(Relationship.EQUIVALENT.value)),
-        "map": (pl.col("map"), pl.lit(IDENTITY)),
-    }
-    added = [
-        pl.when(mapped).then(by_map).when(identity).then(own).alias(mapping.output(part))
-        for part, (by_map, own) in values.items()
-    ]
-    return [*added, reason.alias(mapping.output("unmapped_reason"))]
+    ruled = _apply_rules(spelled.filter("hit", "ruled"), lookup, mapping)
+    spelled = spelled.join(ruled, on="row", how="left", maintain_order="left")
+    single = pl.when("hit").then("start").otherwise(reason)
+    if one:
+        place = pl.coalesce(pl.col("places").list.first(), single)
+    else:
+        ranges = pl.int_ranges(pl.col("start"), pl.col("start") + pl.col("count"), dtype=pl.UInt32)
+        several = pl.when("hit").then(ranges).otherwise(pl.concat_list(reason))
+        place = pl.coalesce("places", several)
+    identical = ~pl.col("hit") & (reason == lookup.identity)
+    own = [pl.when(identical).then(pl.col(name)).alias(name) for name in ("system", "code")]
+    return spelled.select(pl.struct(place.alias("place"), *own)).to_series()
+
+
+def _apply_rules(values: pl.DataFrame, lookup: Lookup, mapping: CodeMapping) -> pl.DataFrame:
+    """Return ``row`` and ``places``: the targets that the rules choose, or the reason why there is none."""
+    schema = {"row": pl.UInt32(), "places": pl.List(pl.UInt32())}
+    if values.is_empty():
+        return pl.DataFrame(schema=schema)
+    contexts = values[_CONTEXT].unique(maintain_order=True)
+    verdicts = lookup.rules.evaluate(contexts.to_list())
+    numbered = values.join(
+        pl.DataFrame({_CONTEXT: contexts}).with_row_index("context"), on=_CONTEXT, maintain_order="left"
+    )
+    tried = numbered.select("row", "pair", "context").join(lookup.candidates, on="pair")
+    rule = tried["rule"].fill_null(0).to_numpy()
+    verdict = pl.Series("verdict", verdicts[tried["context"].to_numpy(), rule])
+    tried = tried.with_columns(
+        pl.when(pl.col("rule").is_null()).then(_TRUE).otherwise(verdict).alias("verdict")
+    ).sort("row", "group", "step")
+    holds, unknown = pl.col("verdict") == _TRUE, pl.col("verdict") == _UNKNOWN
+    taken = holds.arg_max()
+    groups = (
+        tried.group_by("row", "group", maintain_order=True)
+        .agg(
+            holds.any().alias("any"),
+            # Only what was tried before the chosen one makes the choice doubtful.
+            (unknown & (holds.cum_sum() == 0)).any().alias("undecided"),
+            pl.col("decided").get(taken),
+            pl.col("default").get(taken),
+        )
+        .with_columns(
+            pl.when(~pl.col("any"))
+            .then(None)
+            .when(~pl.col("undecided"))
+            .then("decided")
+            .when(pl.lit(mapping.undecided == "default"))
+            .then("default")
+            .alias("place")
+        )
+    )
+    none = (
+        pl.when(pl.col("undecided").any())
+        .then(pl.lit(lookup.reasons[UnmappedReason.RULE_NOT_DECIDABLE], pl.UInt32))
+        .otherwise(pl.lit(lookup.reasons[UnmappedReason.NO_TARGET], pl.UInt32))
+    )
+    return (
+        groups.group_by("row")
+        .agg(pl.col("place").drop_nulls().cast(pl.UInt32).alias("places"), none.alias("none"))
+        .select(
+            pl.col("row").cast(pl.UInt32),
+            pl.when(pl.col("places").list.len() > 0)
+            .then("places")
+            .otherwise(pl.concat_list("none"))
+            .alias("places"),
+        )
+    )
+
+
+def _text_place(lookup: Lookup, text: str) -> pl.Expr:
+    """Return where a row leads whose code led nowhere: to the concept whose term its text is."""
+    unmapped = pl.col(_PLACE).is_in(list(lookup.reasons.values()))
+    wanted = pl.when(unmapped).then(pl.col(text).cast(pl.String))
+    return pl.coalesce(
+        wanted.map_batches(
+            partial(_find_terms, terms=lookup.terms), return_dtype=pl.UInt32(), is_elementwise=True
+        ),
+        _PLACE,
+    )
+
+
+def _find_terms(batch: pl.Series, *, terms: pl.DataFrame) -> pl.Series:
+    texts = batch.alias("text").to_frame()
+    distinct = texts.unique().with_columns(normal_term(pl.col("text")).alias("term"))
+    places = distinct.join(terms, on="term", how="left").select("text", "place")
+    return texts.join(places, on="text", how="left", maintain_order="left")["place"]

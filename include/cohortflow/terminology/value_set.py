@@ -2,7 +2,8 @@
 
 Source: https://hl7.org/fhir/R4/valueset.html#compositions. An include is the intersection of its parts, a
 value set the union of its includes without its excludes. Concepts, references to other sets of the catalog
-and two filters are supported; anything else is refused when the set is read.
+and filters that the code alone decides are supported; anything else is refused when the set is read. What
+needs the tables of a terminology is in `compose` and `expansion`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cohortflow.errors import CatalogError
 from cohortflow.model import Catalog
+from cohortflow.terminology.code_patterns import code_list_pattern, subtree_pattern
 from cohortflow.terminology.resource import Element, refuse, validate_resource
 from cohortflow.terminology.systems import ICD10, ICD10CM, canonical_code, canonical_system
 
@@ -211,17 +213,21 @@ def _read_part(part: _Part, sets: Mapping[str, ValueSet], place: str, path: str)
 
 
 def _read_filter(rule: _Filter, system: str, place: str, path: str) -> str:
-    """Return the pattern of a filter: ``code regex``, or ``concept is-a`` in ICD-10, whose codes nest."""
+    """Return the pattern of a filter: ``code regex``, ``code in``, or ``concept is-a`` in ICD-10."""
     if (rule.property, rule.op) == ("code", "regex"):
         return _check_pattern(rule.value, place, path)
+    if (rule.property, rule.op) == ("code", "in"):
+        try:
+            return code_list_pattern(system, rule.value)
+        except ValueError as error:
+            raise refuse(place, path, str(error), "Mend the list of codes.") from None
     if (rule.property, rule.op) == ("concept", "is-a") and system in {ICD10CM.uri, ICD10.uri}:
-        stem = canonical_code(system, rule.value)
-        return re.escape(stem) + (r"[0-9A-Z]*" if "." in stem else r"(?:\.[0-9A-Z]+)?")
+        return subtree_pattern(system, rule.value)
     raise refuse(
         place,
         path,
         f"The filter '{rule.property} {rule.op}' is not supported for this code system.",
-        "Use 'code regex', 'concept is-a' with ICD-10, or list the concepts.",
+        "Use 'code regex' or 'code in', 'concept is-a' with ICD-10, or list the concepts.",
     )
 
 
