@@ -11,6 +11,8 @@ PATIENTS ?= 200
 
 export UV_NO_PROGRESS := 1
 export UV_PYTHON_DOWNLOADS := never
+# Airflow takes seconds to import where Python may not keep what it compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo up down test check bench bench-kernels bench-peers docs schema lock format clean
 

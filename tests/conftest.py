@@ -17,7 +17,9 @@ os.environ.update(
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     }
 )
-for name in [name for name in os.environ if name.startswith(("COHORTFLOW_ENV", "COHORTFLOW_HOME"))]:
+for name in [
+    name for name in os.environ if name.startswith(("COHORTFLOW_ENV", "COHORTFLOW_HOME", "COHORTFLOW_STATE"))
+]:
     del os.environ[name]
 
 import pytest  # noqa: E402  # after the settings

@@ -16,7 +16,10 @@
     │   ├── ExportRejectedError        the server refused the request for good
     │   ├── ExportExpiredError         the export or its files are gone: start it again
     │   ├── TransientSourceError       busy or unreachable: retrying may help
+    │   ├── SourceBusyError            it must not be asked yet, and nobody wants to wait
     │   └── IncompleteDownloadError    fewer bytes or lines than announced
+    ├── RegistryError                  what runs remember of sources
+    │   └── LeaseLostError             another run has taken over this one's export
     ├── LakeError                      object storage and the datasets in it
     │   ├── StoreUnavailableError
     │   ├── ArtifactNotFoundError      a file that an earlier step should have left
@@ -49,10 +52,13 @@ __all__ = [
     "IncompleteDownloadError",
     "InputError",
     "LakeError",
+    "LeaseLostError",
     "MalformedDataError",
     "PolicyError",
     "ProjectKeyError",
     "QualityError",
+    "RegistryError",
+    "SourceBusyError",
     "SourceError",
     "StaleWriteError",
     "StoreUnavailableError",
@@ -174,6 +180,18 @@ class TransientSourceError(SourceError):
 
 class IncompleteDownloadError(SourceError):
     """A file ended before the announced bytes or lines."""
+
+
+class SourceBusyError(SourceError):
+    """An export has to wait for the server or for another run, and the caller does not want to."""
+
+
+class RegistryError(CohortflowError):
+    """The registry of exports and leases cannot be used."""
+
+
+class LeaseLostError(RegistryError):
+    """Another run has taken over what this one was exporting."""
 
 
 class LakeError(CohortflowError):

@@ -1,6 +1,7 @@
 """Operators: what is retried, what is not, and what they hand on."""
 
 import asyncio
+import dataclasses
 import json
 import secrets
 import traceback
@@ -14,7 +15,8 @@ from cohortflow import connectors
 from cohortflow.airflow import operators, triggers
 from cohortflow.airflow.deployment import AirflowDeployment, FixedDeployment
 from cohortflow.airflow.operators import ExtractFhirBulkOperator, RedactDatasetOperator, StudyOperator
-from cohortflow.airflow.triggers import BulkExportTrigger
+from cohortflow.airflow.run import open_run
+from cohortflow.airflow.triggers import BulkExportTrigger, ExportTurnTrigger
 from cohortflow.connectors import InProgress
 from cohortflow.errors import (
     AuthorizationError,
@@ -31,13 +33,21 @@ from cohortflow.errors import (
     TransientSourceError,
     ValidationFailedError,
 )
-from cohortflow.model import Connection, DatasetRef
+from cohortflow.model import Connection, DatasetRef, EnvDeployment
+from cohortflow.registry import LeaseOwner, Subject, open_registry
+from cohortflow.workflow.export_turn import Waiting
+from cohortflow.workflow.plan import StepKind
 from cohortflow.workflow.run import StepResult
 from cohortflow.workflow.runner import StepFailedError
 from cohortflow.workflow.steps import extract
 
 MARKER = "Wilhelmina-Testperson"
+UNTIL = datetime(2026, 11, 2, 10, tzinfo=UTC)
 PAUSE = 5.0  # before a worker looks at what the triggerer could not do
+
+
+def waiting(reason, token=""):
+    return Waiting(reason, UNTIL, "a reason", subject="s", prefix="p/x", token=token)
 
 
 @pytest.fixture
@@ -153,8 +163,7 @@ def test_the_run_is_the_one_of_the_context(monkeypatch, redact, context):
 
 def test_every_step_has_one_operator():
     kinds = [operator.kind for operator in StudyOperator.__subclasses__()]
-    assert sorted(kinds) == sorted(set(kinds))
-    assert len(kinds) == 9
+    assert sorted(kinds) == sorted(StepKind)
 
 
 class TestExtract:
@@ -164,19 +173,21 @@ class TestExtract:
         return ExtractFhirBulkOperator(task_id="extract", study="diabetes_nightly")
 
     def answers(self, monkeypatch, *answers):
-        """Makes the server's answers: ``None`` for ready, a prefix for busy, or an error."""
-        calls = iter(answers)
+        """Makes the turns' results: ``None`` for done, what to wait for, or an error."""
+        calls, seen = iter(answers), []
 
-        async def advance(_run):
+        async def advance(_run, *, waiting_since):
+            seen.append(waiting_since)
             answer = next(calls)
             if isinstance(answer, Exception):
                 raise answer
-            return None if answer is None else SimpleNamespace(prefix=answer)
+            return answer
 
         monkeypatch.setattr(extract, "advance_extraction", advance)
+        return seen
 
-    def test_a_wait_is_handed_to_the_triggerer(self, monkeypatch, operator, context, tmp_path):
-        self.answers(monkeypatch, "p/x")
+    def test_a_wait_for_the_server_is_handed_to_the_triggerer(self, monkeypatch, operator, context, tmp_path):
+        self.answers(monkeypatch, waiting("server", token="t"))
         with pytest.raises(TaskDeferred) as caught:
             operator.execute(context)
         assert caught.value.method_name == "resume"
@@ -186,28 +197,85 @@ class TestExtract:
             "conn_id": "fhir_default",
             "raw_uri": f"{tmp_path}/lake/dev/raw",
             "prefix": "p/x",
-            "restarts": 0,
+            "subject": "s",
+            "token": "t",
+            "cancel": True,
+            "event": {},
         }
+
+    @pytest.mark.parametrize("reason", ["lease", "window"])
+    def test_a_wait_for_a_turn_asks_the_registry_only(self, monkeypatch, operator, context, reason):
+        self.answers(monkeypatch, waiting(reason))
+        with pytest.raises(TaskDeferred) as caught:
+            operator.execute(context)
+        path, arguments = caught.value.trigger.serialize()
+        assert path == "cohortflow.airflow.triggers.ExportTurnTrigger"
+        assert (arguments["reason"], arguments["until"], arguments["subject"]) == (
+            reason,
+            "2026-11-02T10:00:00+00:00",
+            "s",
+        )
+        assert len(arguments["export"]) == 32
+
+    def test_the_first_refusal_is_remembered_over_all_waits(self, monkeypatch, operator, context):
+        seen = self.answers(monkeypatch, waiting("window"), waiting("lease"), waiting("window"))
+        event = {}
+        for _ in range(3):
+            with pytest.raises(TaskDeferred) as caught:
+                operator.resume(context, event)
+            event = caught.value.trigger.event
+        first = datetime.fromisoformat(event["waiting_since"])
+        assert seen == [None, first, first]
 
     def test_what_is_ready_is_downloaded_and_described(self, monkeypatch, operator, context):
         self.answers(monkeypatch, None)
-        assert operator.resume(context, {"restarts": 0}) == {"datasets": [], "bytes": 1}
+        assert operator.resume(context, {}) == {"datasets": [], "bytes": 1}
 
     def test_an_expired_export_is_started_anew_once(self, monkeypatch, operator, context):
-        self.answers(monkeypatch, ExportExpiredError("gone"), "p/x")
+        self.answers(monkeypatch, ExportExpiredError("gone"), waiting("server"))
         with pytest.raises(TaskDeferred) as caught:
-            operator.resume(context, {"restarts": 0})
-        assert caught.value.trigger.restarts == 1
+            operator.resume(context, {})
+        assert caught.value.trigger.event == {"restarts": 1}
         self.answers(monkeypatch, ExportExpiredError("gone"))
         with pytest.raises(ExportExpiredError):
             operator.resume(context, {"restarts": 1})
 
+    @pytest.mark.parametrize(("choice", "cancelled"), [("user", 0), ("always", 1), ("never", 0)])
+    def test_a_worker_that_is_told_to_stop_cancels_only_where_the_study_says_so(
+        self, monkeypatch, operator, context, choice, cancelled
+    ):
+        done = []
+
+        async def cancel(run):
+            done.append(run)
+
+        def open_chosen(study, context):
+            run = open_run(study, context)
+            source = run.plan.spec.source.model_copy(update={"cancel_on_kill": choice})
+            spec = run.plan.spec.model_copy(update={"source": source})
+            return dataclasses.replace(run, plan=dataclasses.replace(run.plan, spec=spec))
+
+        monkeypatch.setattr(operators, "open_run", open_chosen)
+        monkeypatch.setattr(extract, "cancel_extraction", cancel)
+        operator.on_kill()  # before anything was begun
+        self.answers(monkeypatch, None)
+        operator.resume(context, {})
+        operator.on_kill()
+        assert len(done) == cancelled
+
 
 class TestTrigger:
-    def test_it_survives_the_database(self):
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: BulkExportTrigger("ehr", "s3://lake/raw", "a/b", "s", "t", event={"restarts": 1}),
+            lambda: ExportTurnTrigger("window", "2026-11-02T10:00:00+00:00", "s", {"restarts": 1}),
+        ],
+    )
+    def test_it_survives_the_database(self, make):
         from importlib import import_module
 
-        trigger = BulkExportTrigger(conn_id="ehr", raw_uri="s3://lake/raw", prefix="a/b", restarts=1)
+        trigger = make()
         path, arguments = json.loads(json.dumps(trigger.serialize()))
         module, _, name = path.rpartition(".")
         restored = getattr(import_module(module), name)(**arguments)
@@ -215,7 +283,7 @@ class TestTrigger:
 
     def test_it_carries_no_secret_and_no_url_of_the_export(self):
         _, arguments = BulkExportTrigger("ehr", "s3://lake/raw", "a/b").serialize()
-        assert set(arguments) == {"conn_id", "raw_uri", "prefix", "restarts"}
+        assert set(arguments) == {"conn_id", "raw_uri", "prefix", "subject", "token", "cancel", "event"}
 
     @pytest.mark.parametrize(
         ("answers", "waits"),
@@ -246,16 +314,128 @@ class TestTrigger:
         async def sleep(seconds):
             slept.append(seconds)
 
+        async def keep(_trigger, _registry, _seconds):
+            return True
+
         monkeypatch.setattr(triggers, "_look_up", look_up)
         monkeypatch.setattr(connectors, "poll_once", poll)
         monkeypatch.setattr(triggers.asyncio, "sleep", sleep)
+        monkeypatch.setattr(BulkExportTrigger, "_keep_lease", keep)
 
         async def collect():
-            trigger = BulkExportTrigger("ehr", str(tmp_path), "p/x", restarts=1)
+            trigger = BulkExportTrigger("ehr", str(tmp_path), "p/x", "s", "t", event={"restarts": 1})
             return [event.payload async for event in trigger.run()]
 
         assert asyncio.run(collect()) == [{"restarts": 1}]
         assert slept == waits
+
+    @pytest.mark.parametrize(
+        ("cancel", "token", "kept"), [(True, "", False), (True, "x", True), (False, "", True)]
+    )
+    def test_a_stopped_task_cancels_its_own_export_only(self, monkeypatch, tmp_path, cancel, token, kept):
+        connections = {"ehr": Connection("ehr", "fhir", host="http://127.0.0.1:9/fhir")}
+        subject = Subject("http://127.0.0.1:9/fhir", "c")
+        registry = open_registry(EnvDeployment({}), {"COHORTFLOW_STATE": str(tmp_path)})
+        lease = registry.acquire(subject, LeaseOwner("o", "e", "study", "r"), 60)
+        asked = []
+
+        async def look_up(conn_id):
+            return connections.get(conn_id)
+
+        async def cancel_export(_bulk, export):
+            asked.append(export.prefix)
+
+        monkeypatch.setenv("COHORTFLOW_STATE", str(tmp_path))
+        monkeypatch.setattr(triggers, "_look_up", look_up)
+        monkeypatch.setattr(connectors, "cancel_export", cancel_export)
+        trigger = BulkExportTrigger(
+            "ehr", str(tmp_path), "p/x", subject.key, token or lease.token, cancel=cancel
+        )
+        asyncio.run(trigger.on_kill())
+        assert asked == ([] if kept else ["p/x"])
+        assert (registry.lease(subject.key) is not None) is kept
+
+    @pytest.mark.parametrize("reason", ["lease", "window"])
+    def test_a_turn_comes_when_the_registry_says_so(self, monkeypatch, tmp_path, reason):
+        subject = Subject("http://127.0.0.1:9/fhir", "c")
+        registry = open_registry(EnvDeployment({}), {"COHORTFLOW_STATE": str(tmp_path)})
+        until = datetime.now(UTC) + timedelta(hours=20)
+        lease = registry.acquire(subject, LeaseOwner("o", "e", "study", "r"), 60)
+        registry.postpone(subject, until, "too recently")
+        looks = []
+
+        async def look_up(_conn_id):
+            return None
+
+        async def sleep(_seconds):
+            looks.append(1)
+            if len(looks) == 3:
+                registry.release(subject.key, lease.token)
+                registry.resume(subject.key)
+
+        monkeypatch.setenv("COHORTFLOW_STATE", str(tmp_path))
+        monkeypatch.setattr(triggers, "_look_up", look_up)
+        monkeypatch.setattr(triggers.asyncio, "sleep", sleep)
+
+        async def collect():
+            trigger = ExportTurnTrigger(reason, until.isoformat(), subject.key, {"restarts": 1})
+            return [event.payload async for event in trigger.run()]
+
+        assert asyncio.run(collect()) == [{"restarts": 1}]
+        assert len(looks) == 3
+
+    @pytest.mark.parametrize(("export", "turns"), [("mine", [True]), ("another", [])])
+    def test_an_export_that_nobody_works_on_wakes_only_who_wants_it(
+        self, monkeypatch, tmp_path, export, turns
+    ):
+        subject = Subject("http://127.0.0.1:9/fhir", "c")
+        registry = open_registry(EnvDeployment({}), {"COHORTFLOW_STATE": str(tmp_path)})
+        lease = registry.acquire(subject, LeaseOwner("o", "mine", "study", "r"), 60)
+        registry.renew(dataclasses.replace(lease, parked=True), 900)
+        looks = []
+
+        async def look_up(_conn_id):
+            return None
+
+        async def sleep(_seconds):
+            looks.append(1)
+            if len(looks) == 3:
+                registry.release(subject.key)
+
+        monkeypatch.setenv("COHORTFLOW_STATE", str(tmp_path))
+        monkeypatch.setattr(triggers, "_look_up", look_up)
+        monkeypatch.setattr(triggers.asyncio, "sleep", sleep)
+
+        async def collect():
+            until = datetime.now(UTC) + timedelta(hours=1)
+            trigger = ExportTurnTrigger("lease", until.isoformat(), subject.key, export=export)
+            return [True async for _ in trigger.run() if len(looks) == 1]
+
+        assert asyncio.run(collect()) == turns
+
+    def test_a_window_that_this_registry_does_not_know_is_waited_out(self, monkeypatch, tmp_path):
+        looks = []
+
+        async def look_up(_conn_id):
+            return None
+
+        async def sleep(_seconds):
+            looks.append(1)
+            await real_sleep(0.05)
+
+        real_sleep = asyncio.sleep
+        monkeypatch.setenv("COHORTFLOW_STATE", str(tmp_path))
+        monkeypatch.setattr(triggers, "_look_up", look_up)
+        monkeypatch.setattr(triggers.asyncio, "sleep", sleep)
+        until = datetime.now(UTC) + timedelta(seconds=0.5)
+
+        async def collect():
+            trigger = ExportTurnTrigger("window", until.isoformat(), "unknown")
+            return [event.payload async for event in trigger.run()]
+
+        assert asyncio.run(collect()) == [{}]
+        assert datetime.now(UTC) >= until
+        assert len(looks) > 1
 
     def test_a_connection_that_the_triggerer_lacks_is_an_error(self, monkeypatch, tmp_path):
         async def look_up(_conn_id):

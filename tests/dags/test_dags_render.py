@@ -1,5 +1,6 @@
 """Studies as DAGs: structure, form, documentation."""
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -72,8 +73,23 @@ def test_tasks_are_retried_with_growing_pauses(dag):
 
 def test_only_the_export_takes_a_slot_of_the_sources_pool(dag, plan):
     pools = {task.task_id: task.pool for task in dag.tasks}
-    assert pools.pop("extract") == plan.spec.source.pool == "cohortflow_exports"
+    assert pools.pop("extract") == plan.extract_pool == "cohortflow_exports"
     assert set(pools.values()) == {"default_pool"}
+
+
+@pytest.mark.parametrize(
+    ("of_environment", "of_study", "pool"),
+    [
+        ("cohortflow_exports", None, "cohortflow_exports"),
+        ("exports_{connection}", None, "exports_fhir_default"),
+        ("exports_{connection}", "night_shift", "night_shift"),
+    ],
+)
+def test_the_pool_is_the_studys_or_the_environments(plan, of_environment, of_study, pool):
+    environment = plan.environment.model_copy(update={"extract_pool": of_environment})
+    source = plan.spec.source.model_copy(update={"pool": of_study})
+    spec = plan.spec.model_copy(update={"source": source})
+    assert dataclasses.replace(plan, environment=environment, spec=spec).extract_pool == pool
 
 
 def test_landings_update_the_assets_of_their_datasets(dag, plan):

@@ -1,5 +1,6 @@
 """A hospital of three patients for the sandbox tests, and a client that follows the specifications."""
 
+import base64
 import gzip
 import json
 import time
@@ -118,3 +119,114 @@ def exported(manifest, headers=None, section="output"):
         for resource in map(json.loads, lines):
             found.setdefault(entry["type"], []).append(resource.get("id"))
     return found
+
+
+NOTE = b"<p>Note</p>"
+EPIC_SYSTEM = "urn:oid:1.2.840.114350.1.13.861.1.7.2.657369"
+
+
+def _result(name, category, patient_id="p1", **more):
+    return {
+        "resourceType": "Observation",
+        "id": name,
+        "meta": {"lastUpdated": "2024-01-15T00:00:00Z"},
+        "status": "final",
+        "category": [{"coding": [{"code": category}]}],
+        "code": {"coding": [{"system": "http://loinc.org", "code": f"{name}-0"}]},
+        "subject": {"reference": f"Patient/{patient_id}"},
+        "effectiveDateTime": "2024-01-15",
+    } | more
+
+
+def write_vendor_hospital(folder):
+    """What vendors treat in ways of their own.
+
+    p1 has a blood pressure panel of two members, four laboratory results (one of them a result of a
+    report), three of social history, a note and a prescription; p2 has one Condition. The Group holds
+    p1 and p2, and p3 is nobody's member.
+    """
+    folder.mkdir()
+    stamp = {"meta": {"lastUpdated": "2024-01-10T00:00:00Z"}}
+    subject = {"subject": {"reference": "Patient/p1"}}
+
+    def resource(resource_type, name, **more):
+        return {"resourceType": resource_type, "id": name} | stamp | more
+
+    members = [{"reference": f"Observation/{name}"} for name in ("systolic", "diastolic")]
+    resources = [
+        *(patient(name, **stamp) for name in ("p1", "p2", "p3")),
+        _result("panel", "vital-signs", hasMember=members),
+        _result("systolic", "vital-signs"),
+        _result("diastolic", "vital-signs"),
+        *(_result(f"lab{number}", "laboratory") for number in range(4)),
+        *(_result(f"social{number}", "social-history") for number in range(3)),
+        resource(
+            "DiagnosticReport",
+            "report",
+            status="final",
+            result=[{"reference": "Observation/lab3"}],
+            **subject,
+        ),
+        resource("Condition", "asthma", subject={"reference": "Patient/p2"}),
+        resource("MedicationRequest", "rx", medicationReference={"reference": "Medication/drug"}, **subject),
+        resource("Medication", "drug"),
+        resource("MedicationAdministration", "dose", **subject),
+        resource("Practitioner", "d1"),
+        resource("DocumentReference", "note", **subject),
+        resource("Binary", "b1", contentType="text/html", data=base64.b64encode(NOTE).decode()),
+        resource("Provenance", "seal", target=[{"reference": "Observation/lab0"}]),
+        resource(
+            "Group",
+            "g1",
+            type="person",
+            actual=True,
+            member=[{"entity": {"reference": f"Patient/{name}"}} for name in ("p1", "p2")],
+        ),
+    ]
+    for item in resources:
+        with (folder / f"{item['resourceType']}.ndjson").open("a") as file:
+            file.write(json.dumps(item) + "\n")
+    return folder
+
+
+def issues(outcome):
+    """The vendor's codes of an OperationOutcome."""
+    return [
+        coding["code"]
+        for issue in outcome["issue"]
+        for coding in issue.get("details", {}).get("coding", [])
+        if coding["system"] == EPIC_SYSTEM
+    ]
+
+
+def lines(url, headers=None):
+    """The resources of an export file."""
+    return [json.loads(line) for line in HTTP.get(url, headers=headers).raise_for_status().text.splitlines()]
+
+
+def pages(url, params=None, headers=None):
+    """The Bundles of a search, by their ``next`` links."""
+    while url is not None:
+        bundle = HTTP.get(url, params=params, headers=headers).raise_for_status().json()
+        yield bundle
+        url, params = next((link["url"] for link in bundle["link"] if link["relation"] == "next"), None), None
+
+
+def found(bundles, mode="match"):
+    """The ids of the entries of one search mode."""
+    return [
+        entry["resource"]["id"]
+        for bundle in bundles
+        for entry in bundle.get("entry", [])
+        if entry["search"]["mode"] == mode
+    ]
+
+
+def remarks(bundle):
+    """The vendor's codes of the remarks in a Bundle."""
+    return [
+        code
+        for entry in bundle.get("entry", [])
+        if entry["search"]["mode"] == "outcome"
+        for code in issues(entry["resource"])
+    ]

@@ -216,7 +216,7 @@ def test_broken_study_shows_its_error_and_leaves_the_others(airflow):
 
 def test_export_waits_in_the_triggerer(airflow):
     logs = [path.read_text(errors="replace") for path in airflow.folder.rglob("task_id=extract/*.log*")]
-    assert any("waiting without a worker slot" in text for text in logs)
+    assert any("Waiting without a worker slot" in text for text in logs)
 
 
 def test_no_patient_data_in_logs_or_database(airflow, patients):

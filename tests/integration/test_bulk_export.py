@@ -173,7 +173,7 @@ async def test_raw_zone_holds_an_interrupted_export_once_it_is_whole(sandbox, cl
     result = await export(source, zone)
     names = [name for names in result.files.values() for name in names]
     assert store.list("raw/export") == sorted(
-        ["raw/export/_state.json", *(f"raw/export/{name}" for name in names)]
+        ["raw/export/_state.json", "raw/export/_coverage.json", *(f"raw/export/{name}" for name in names)]
     )
     assert sum(store.read(f"raw/export/{name}").count(b"\n") for name in names) == 5 * PATIENTS
     assert sandbox.log.count("kickoff") == 1

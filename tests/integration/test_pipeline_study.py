@@ -131,16 +131,16 @@ def test_rows_land_under_the_export_that_they_were_made_from(folder_site):
 
 def test_an_export_that_is_replaced_while_it_is_read_stops_the_run(folder_site, monkeypatch):
     run = folder_site.open_run()
-    read_views = transform.read_views
+    open_snapshot = transform.open_snapshot
 
-    def replace_export(*arguments, **options):
+    def replace_export(*arguments):
         path = find_state(run)
         state = json.loads(run.raw.read(path))
         state["files"][0]["sha256"] = "0" * 64
         run.raw.write(path, json.dumps(state).encode())
-        return read_views(*arguments, **options)
+        return open_snapshot(*arguments)
 
-    monkeypatch.setattr(transform, "read_views", replace_export)
+    monkeypatch.setattr(transform, "open_snapshot", replace_export)
     with pytest.raises(ArtifactNotFoundError, match="Another run replaced the export"):
         run_plan(run)
     assert not run.datasets.list("cohort")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tempfile
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -186,6 +187,47 @@ def test_a_complete_extraction_is_not_repeated(connection, store):
     assert extract_query(open_engine(unreachable), PROBLEMS, DAY, store, "x") == first
 
 
+class SharedStore:
+    """A store in which, at the n-th write of one run, another run does all of its work."""
+
+    def __init__(self, store, writes, other):
+        self.store, self.left, self.other = store, writes, other
+
+    def read(self, path):
+        return self.store.read(path)
+
+    def write(self, path, content):
+        if not self.left:
+            self.other()
+        self.left -= 1
+        self.store.write(path, content)
+
+
+@pytest.mark.parametrize("writes", range(8))
+def test_runs_with_pages_of_other_sizes_do_not_mix_their_files(connection, store, writes):
+    engine = open_engine(connection)
+
+    def other():
+        extract_query(engine, PROBLEMS, DAY, store, "x", page_rows=70)
+
+    shared = SharedStore(store, writes, other)
+    state = extract_query(engine, PROBLEMS, DAY, shared, "x", page_rows=300)
+    for told in (state, read_sql_state(store, "x")):
+        assert sorted(read(store, told)["problem_id"]) == list(range(1, 1004))
+
+
+def test_an_extraction_from_before_the_intervals_end_is_made_anew(connection, store):
+    engine = open_engine(connection)
+    this_day = DataInterval(DAY.start, datetime.now(UTC) + timedelta(days=1))
+    early = extract_query(engine, PROBLEMS, this_day, store, "x", page_rows=300)
+    assert read(store, early).height == 1003
+    again = extract_query(engine, PROBLEMS, this_day, store, "x", page_rows=400)
+    assert again.started_at > early.started_at
+    assert [part.rows for part in again.parts] == [400, 400, 203]
+    over = DataInterval(DAY.start, again.started_at)
+    assert extract_query(engine, PROBLEMS, over, store, "x", page_rows=100) == again
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [("twins", "The key (id) is not unique."), ("holes", "The key (id) is null in some rows.")],
@@ -259,3 +301,97 @@ def test_wrong_password_and_unreachable_host_are_told_without_the_secret(connect
 def test_a_connection_of_another_type_is_refused(connection):
     with pytest.raises(ConfigurationError, match="no database"):
         open_engine(dataclasses.replace(connection, conn_type="fhir"))
+
+
+QUERY = """
+query: ward_weights
+title: Weights
+key: [id]
+columns:
+  - {name: id, type: integer, path: Observation.id, role: key, target: Observation}
+  - {name: patient_id, type: string, path: Observation.subject.reference, role: subject, target: Patient}
+  - {name: weight, type: float, path: Observation.valueQuantity.value}
+  - {name: weighed_at, type: datetime, path: Observation.effectiveDateTime, role: time}
+  - {name: comment, type: string}
+"""
+SUITE = {"name": "ward_weights", "expectations": []}
+
+
+@pytest.fixture
+def ward(connection, project_copy, folder_site, patients):
+    """A study that reads a ward's database beside the FHIR server."""
+    catalog = project_copy.root / "include" / "catalog"
+    (catalog / "queries" / "ward_weights.yaml").write_text(QUERY)
+    (catalog / "queries" / "ward_weights.sql").write_text("SELECT * FROM ward_weights")
+    (catalog / "expectations" / "ward_weights.json").write_text(json.dumps(SUITE))
+    template = project_copy.root / "templates" / "lab_registry.yaml"
+    text = template.read_text()
+    assert "  views: [" in text
+    sql = "  sql: {connection: ward, queries: [ward_weights], page_rows: 50}\n"
+    template.write_text(text.replace("  views: [", sql + "  views: [", 1))
+    ids = [json.loads(line)["id"] for line in (patients / "Patient.ndjson").read_text().splitlines()]
+    rows = [
+        {
+            "id": n,
+            "patient": ids[n % len(ids)],
+            "weight": 60.0 + n,
+            "at": datetime(2026, 10, 1 + n % 30, tzinfo=UTC),
+        }
+        for n in range(1, 201)
+    ]
+    writable = dataclasses.replace(
+        connection, extra={"connect_args": {"options": "-c default_transaction_read_only=off"}}
+    )
+    with open_engine(writable).begin() as session:
+        session.execute(sa.text("DROP TABLE IF EXISTS ward_weights"))
+        session.execute(
+            sa.text(
+                "CREATE TABLE ward_weights (id bigint, patient_id text, weight float, weighed_at timestamptz,"
+                f" comment text DEFAULT '{SECRET}')"
+            )
+        )
+        session.execute(
+            sa.text("INSERT INTO ward_weights VALUES (:id, :patient, :weight, :at)"),
+            rows,
+        )
+    folder_site.project = project_copy
+    folder_site.environ["AIRFLOW_CONN_WARD"] = json.dumps(
+        {
+            name: getattr(connection, name)
+            for name in ("conn_type", "host", "port", "schema", "login", "password")
+        }
+    )
+    return folder_site
+
+
+def test_a_study_publishes_what_the_database_has_like_any_view(ward):
+    run, results = ward.run("kidney_lab_registry")
+    assert results["extract_sql"].facts == {"rows": {"ward_weights": 200}}
+    frame = ward.rows(run, "ward_weights")
+    cohort = ward.rows(run, "cohort")
+    assert 0 < frame.height < 200
+    assert set(frame["patient_id"]) <= set(cohort["patient_id"])  # one pseudonym for one patient
+    assert set(frame.columns) == {"id", "patient_id", "weight", "weighed_year", "data_interval"}
+    assert SECRET not in frame.write_csv()
+
+
+def test_another_run_of_the_interval_does_not_ask_the_database_again(ward):
+    run, _ = ward.run("kidney_lab_registry")
+    first = ward.rows(run, "ward_weights")
+    ward.environ["AIRFLOW_CONN_WARD"] = ward.environ["AIRFLOW_CONN_WARD"].replace("127.0.0.1", "127.0.0.2")
+    again, _ = ward.run("kidney_lab_registry", run_id="again")
+    assert ward.rows(again, "ward_weights").equals(first)
+
+
+def test_airflows_hook_of_the_connection_opens_the_database_read_only(connection, monkeypatch):
+    from cohortflow.airflow.database import open_hook_engine
+
+    url = f"postgres://{connection.login}:{connection.password}@{connection.host}:{connection.port}/postgres"
+    monkeypatch.setenv("AIRFLOW_CONN_WARD_DB", url)
+    with open_hook_engine("ward_db").connect() as session:
+        assert session.execute(sa.text("SELECT count(*) FROM twins")).scalar() == 4
+        with pytest.raises(sa.exc.InternalError, match="read-only"):
+            session.execute(sa.text("DELETE FROM twins"))
+    monkeypatch.setenv("AIRFLOW_CONN_NO_DB", "generic://host")
+    with pytest.raises(ConfigurationError):
+        open_hook_engine("no_db")

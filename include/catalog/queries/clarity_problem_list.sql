@@ -1,5 +1,5 @@
 SELECT
-  p.PROBLEM_LIST_ID                      AS problem_list_id,
+  CAST(p.PROBLEM_LIST_ID AS bigint)      AS problem_list_id,
   i.LINE                                 AS line,
   p.PAT_ID                               AS patient_id,
   i.CODE                                 AS code,

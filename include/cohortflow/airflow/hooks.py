@@ -1,9 +1,11 @@
-"""The connection type ``fhir``: its form in Airflow's UI and its test button."""
+"""The connection types ``fhir``, ``epic`` and ``cerner``: what is behind their test button in Airflow's UI.
+
+Their forms are declared in ``cohortflow.provider``.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 from airflow.sdk import BaseHook
@@ -11,16 +13,16 @@ from airflow.sdk import BaseHook
 from cohortflow.airflow.deployment import AirflowDeployment
 from cohortflow.errors import CohortflowError, ExportRejectedError
 
-__all__ = ["FhirHook"]
+__all__ = ["CernerHook", "EpicHook", "FhirHook"]
 
 _OK = 200
 
 
 class FhirHook(BaseHook):
-    """A FHIR server.
+    """A FHIR server of any kind.
 
     Args:
-        fhir_conn_id: The connection.
+        fhir_conn_id: The connection; by default the one that is named after the type.
     """
 
     conn_name_attr = "fhir_conn_id"
@@ -28,27 +30,9 @@ class FhirHook(BaseHook):
     conn_type = "fhir"
     hook_name = "FHIR server"
 
-    def __init__(self, fhir_conn_id: str = default_conn_name, **kwargs: Any) -> None:  # noqa: ANN401  # BaseHook's
+    def __init__(self, fhir_conn_id: str | None = None, **kwargs: Any) -> None:  # noqa: ANN401  # BaseHook's
         super().__init__(**kwargs)
-        self.fhir_conn_id = fhir_conn_id
-
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return the form of a connection of this type."""
-        extra = {"private_key_env": "COHORTFLOW_FHIR_KEY", "scopes": "system/*.read"}
-        return {
-            "hidden_fields": ["port", "schema"],
-            "relabeling": {
-                "host": "FHIR base URL",
-                "login": "Client id",
-                "password": "Private key (PEM or JWK), or client secret",
-            },
-            "placeholders": {
-                "host": "https://ehr.example.org/fhir/r4",
-                "login": "the id under which the server knows Cohortflow",
-                "extra": json.dumps(extra),
-            },
-        }
+        self.fhir_conn_id = fhir_conn_id or self.default_conn_name
 
     def get_conn(self) -> dict[str, Any]:
         """Return the server's CapabilityStatement, fetched with the connection's credentials.
@@ -71,7 +55,16 @@ class FhirHook(BaseHook):
                         place=source.host,
                         remedy="Check the base URL of the connection: it usually ends in /fhir or /r4.",
                     )
-                statement: dict[str, Any] = response.json()
+                try:
+                    statement = response.json()
+                except ValueError:
+                    statement = None
+                if not isinstance(statement, dict) or "fhirVersion" not in statement:
+                    raise ExportRejectedError(
+                        "The address does not answer with a CapabilityStatement.",
+                        place=source.host,
+                        remedy="Check the base URL of the connection: it usually ends in /fhir or /r4.",
+                    )
                 return statement
 
         return asyncio.run(read())
@@ -82,5 +75,22 @@ class FhirHook(BaseHook):
             statement = self.get_conn()
         except CohortflowError as error:
             return False, str(error)
-        software = statement.get("software", {}).get("name") or "a server"
-        return True, f"{software} speaks FHIR {statement.get('fhirVersion', '?')}"
+        software = statement.get("software")
+        name = software.get("name") if isinstance(software, dict) else ""
+        return True, f"{name or 'A server'} speaks FHIR {statement['fhirVersion']}"
+
+
+class EpicHook(FhirHook):
+    """A FHIR server of Epic."""
+
+    default_conn_name = "epic_default"
+    conn_type = "epic"
+    hook_name = "Epic (FHIR)"
+
+
+class CernerHook(FhirHook):
+    """A FHIR server of Oracle Health: Millennium, Soarian or the Healthcare Data Repository."""
+
+    default_conn_name = "cerner_default"
+    conn_type = "cerner"
+    hook_name = "Oracle Health / Cerner (FHIR)"

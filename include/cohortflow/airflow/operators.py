@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from cohortflow.airflow.database import open_hook_engine
 from cohortflow.airflow.deployment import AirflowDeployment
 from cohortflow.airflow.run import open_run
-from cohortflow.airflow.triggers import BulkExportTrigger
+from cohortflow.airflow.triggers import BulkExportTrigger, ExportTurnTrigger
 from cohortflow.errors import (
     AuthorizationError,
     CohortflowError,
@@ -30,11 +33,13 @@ from cohortflow.workflow.study import Project
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from cohortflow.workflow.export_turn import Waiting
     from cohortflow.workflow.run import Run
 
 __all__ = [
     "CleanWorkOperator",
     "ExtractFhirBulkOperator",
+    "ExtractSqlOperator",
     "LandDatasetOperator",
     "MapTerminologyOperator",
     "RedactDatasetOperator",
@@ -42,8 +47,12 @@ __all__ = [
     "StudyOperator",
     "TransformViewsOperator",
     "ValidateDatasetOperator",
+    "WithdrawDeletedOperator",
     "WriteReleaseOperator",
 ]
+
+_CANCEL_SECONDS = 20.0
+"""Airflow gives a task a minute to stop."""
 
 _PERMANENT = (
     AuthorizationError,
@@ -96,45 +105,112 @@ class StudyOperator(BaseOperator):
 class ExtractFhirBulkOperator(StudyOperator):
     """Exports from a FHIR server into the raw zone.
 
-    The wait for the server is deferred to the triggerer and holds no worker slot. A killed worker's
-    successor goes on with the same export: state and finished files are in the raw zone.
+    Waits hold no worker slot: for the server, for another run that exports the same group, and for the
+    end of the time in which the server refuses another export. A killed worker's successor goes on with
+    the same export: state and finished files are in the raw zone.
     """
 
     kind = StepKind.EXTRACT
     ui_color = "#d6eaf8"
+    _run: Run | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the export, or go on with it."""
-        return self._carry_out(context, lambda run: self._advance(run, context, restarts=0))
+        return self._carry_out(context, lambda run: self._advance(run, context, {}))
 
     def resume(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Go on after the trigger: download, wait on, or start an expired export anew."""
-        restarts = int(event["restarts"])
-        return self._carry_out(context, lambda run: self._advance(run, context, restarts=restarts))
+        return self._carry_out(context, lambda run: self._advance(run, context, event))
 
-    def _advance(self, run: Run, context: Context, *, restarts: int) -> dict[str, Any]:
+    def on_kill(self) -> None:
+        """Cancel the export where the study says so; see ``SourceSpec.cancel_on_kill``."""
+        run = self._run
+        if run is None or run.plan.spec.source.cancel_on_kill != "always":
+            return
+        from cohortflow.workflow.steps.extract import cancel_extraction
+
+        def cancel() -> None:
+            guard(self.step.id, lambda: asyncio.run(cancel_extraction(run)))
+
+        # A signal has interrupted the event loop of this thread.
+        thread = threading.Thread(target=cancel, daemon=True)
+        thread.start()
+        thread.join(_CANCEL_SECONDS)
+
+    def _advance(self, run: Run, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Take a turn; ``event``: how often the export was started anew, and since when it is refused."""
         from cohortflow.workflow.steps.extract import advance_extraction, describe_extraction
 
+        self._run = run
+        since = event.get("waiting_since")
+        waiting_since = datetime.fromisoformat(since) if since else None
         try:
-            waiting = guard(self.step.id, lambda: asyncio.run(advance_extraction(run)))
+            waiting = guard(
+                self.step.id, lambda: asyncio.run(advance_extraction(run, waiting_since=waiting_since))
+            )
         except ExportExpiredError:
-            if restarts:
+            if event.get("restarts"):
                 raise
             self.log.warning("The export has expired on the server; starting it anew.")
-            return self._advance(run, context, restarts=restarts + 1)
+            return self._advance(run, context, event | {"restarts": 1})
         if waiting is not None:
-            self.log.info("The server prepares the export; waiting without a worker slot.")
-            self.defer(
-                trigger=BulkExportTrigger(
-                    conn_id=run.plan.spec.source.connection,
-                    raw_uri=run.raw.uri,
-                    prefix=waiting.prefix,
-                    restarts=restarts,
-                ),
-                method_name="resume",
+            self._wait(run, waiting, event)
+        start = context["ti"].start_date
+        return record_step(run, self.step, lambda: describe_extraction(run), since=start).to_dict()
+
+    def _wait(self, run: Run, waiting: Waiting, event: dict[str, Any]) -> None:
+        """Hand the wait over to the triggerer; does not return."""
+        from cohortflow.registry import ExportRecord
+
+        self.log.info("Waiting without a worker slot: %s (until about %s)", waiting.note, waiting.until)
+        trigger: BulkExportTrigger | ExportTurnTrigger
+        if waiting.reason == "server":
+            trigger = BulkExportTrigger(
+                conn_id=run.plan.spec.source.connection,
+                raw_uri=run.raw.uri,
+                prefix=waiting.prefix,
+                subject=waiting.subject,
+                token=waiting.token,
+                cancel=run.plan.spec.source.cancel_on_kill != "never",
+                event={name: event[name] for name in event if name == "restarts"},
             )
-        since = context["ti"].start_date
-        return record_step(run, self.step, lambda: describe_extraction(run), since=since).to_dict()
+        else:
+            if waiting.reason == "window":
+                event = {"waiting_since": datetime.now(UTC).isoformat()} | event
+            export = ExportRecord.id_of(run.raw.uri, waiting.prefix)
+            until = waiting.until.isoformat()
+            trigger = ExportTurnTrigger(waiting.reason, until, waiting.subject, event, export)
+        self.defer(trigger=trigger, method_name="resume")
+
+
+class ExtractSqlOperator(StudyOperator):
+    """Extracts the study's queries from a reporting database into the raw zone, page by page.
+
+    The database is reached by the provider's hook of the connection, with all that its form offers.
+    A killed worker's successor goes on after the last page that was written.
+    """
+
+    kind = StepKind.EXTRACT_SQL
+    ui_color = "#d6eaf8"
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Extract, or go on with it."""
+
+        def work(run: Run) -> dict[str, Any]:
+            from cohortflow.workflow.steps.extract_sql import extract_queries
+
+            spec = run.plan.spec.sql
+            engine = open_hook_engine(spec.connection if spec else "")
+            return record_step(run, self.step, lambda: extract_queries(run, engine=engine)).to_dict()
+
+        return self._carry_out(context, work)
+
+
+class WithdrawDeletedOperator(StudyOperator):
+    """Removes from the published datasets what the source has deleted."""
+
+    kind = StepKind.WITHDRAW
+    ui_color = "#f5b7b1"
 
 
 class TransformViewsOperator(StudyOperator):

@@ -21,6 +21,8 @@ _OPERATORS: dict[StepKind, type[operators.StudyOperator]] = {
     operator.kind: operator
     for operator in (
         operators.ExtractFhirBulkOperator,
+        operators.ExtractSqlOperator,
+        operators.WithdrawDeletedOperator,
         operators.TransformViewsOperator,
         operators.SelectCohortOperator,
         operators.MapTerminologyOperator,
@@ -79,7 +81,9 @@ def render_plan(plan: Plan, study: LoadedStudy) -> DAG:
         else:
             group = step.view
         if step.kind is StepKind.EXTRACT:
-            extra["pool"] = plan.spec.source.pool
+            extra["pool"] = plan.extract_pool
+        if step.kind is StepKind.EXTRACT_SQL and plan.spec.sql is not None:
+            extra["pool"] = plan.spec.sql.pool or plan.extract_pool
         if group:
             if group not in groups:
                 groups[group] = TaskGroup(group, dag=dag)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 import typer
 
-from cohortflow.cli.console import stdout
-from cohortflow.errors import ConfigurationError
+from cohortflow.cli.console import print_json, print_table, stdout
+from cohortflow.errors import ConfigurationError, InputError
 from cohortflow.model import EnvDeployment
-from cohortflow.workflow.run import LAKE_VARIABLE
+from cohortflow.workflow.environment import load_environment, name_environment
+from cohortflow.workflow.run import LAKE_VARIABLE, open_zone
+from cohortflow.workflow.study import Project
 
 __all__ = ["app"]
 
@@ -38,3 +41,45 @@ def prepare(
         )
     prepare_lake(uri, deployment)
     stdout.print(f"[green]{uri} is ready[/]: it exists and honours conditional writes")
+
+
+@app.command()
+def vacuum(
+    study: Annotated[str, typer.Argument(help="Name of a study, or of a variant: study~digits.")],
+    env: Annotated[
+        str, typer.Option("--env", help="Environment; COHORTFLOW_ENVIRONMENT or dev by default.")
+    ] = "",
+    retention_days: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Keep what was replaced more recently. Below 7, stop the study's runs first."
+        ),
+    ] = 7,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Remove the files; without it, only count them.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Remove the files of earlier table versions for good; those that release documents name are kept.
+
+    Withdrawn rows of deleted patients stay readable in earlier versions until this is done.
+    """
+    from cohortflow.lake import vacuum_tables
+    from cohortflow.workflow.steps.release import released_versions
+
+    environment = load_environment(env or name_environment(), Project.default().catalog)
+    datasets = open_zone(f"{environment.zones.datasets}/{study}", EnvDeployment())
+    counts = vacuum_tables(
+        datasets, timedelta(days=retention_days), released_versions(datasets), dry_run=not apply
+    )
+    if not counts:
+        raise InputError(
+            f"'{study}' has published no datasets here.",
+            place=datasets.uri,
+            remedy="Check its name, and the environment (--env).",
+        )
+    if json:
+        print_json({"study": study, "applied": apply, "files": counts})
+        return
+    title = "Removed" if apply else "Would be removed; add --apply"
+    print_table(title, ("dataset", "files"), list(counts.items()))

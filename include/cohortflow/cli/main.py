@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from cohortflow import __version__
-from cohortflow.cli import lake, sandbox, schema, study, synth, view
 from cohortflow.cli.console import stderr
 from cohortflow.errors import CohortflowError
 
-__all__ = ["app", "run"]
+__all__ = ["app", "make_cli", "run"]
 
-cli = typer.Typer(
-    help="Research datasets from hospital systems.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
+_COMMANDS = (
+    "study",
+    "sandbox",
+    "lake",
+    "jwks",
+    "registry",
+    "source",
+    "schema",
+    "view",
+    "terminology",
+    "synth",
 )
-cli.add_typer(study.app, name="study")
-cli.add_typer(sandbox.app, name="sandbox")
-cli.add_typer(lake.app, name="lake")
-cli.add_typer(schema.app, name="schema")
-cli.add_typer(view.app, name="view")
-cli.command("synth")(synth.synth)
+"""Modules of this package, each with a Typer app or a function of its name."""
 
 
 def _print_version(value: bool) -> None:
@@ -35,12 +37,30 @@ def _print_version(value: bool) -> None:
         raise typer.Exit
 
 
-@cli.callback()
 def _main(
     version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
 ) -> None:
     """Research datasets from hospital systems."""
     del version  # its callback has answered
+
+
+def make_cli(arguments: Sequence[str] = ()) -> typer.Typer:
+    """Return the command; where the arguments name a sub-command, with that alone: others load slowly."""
+    cli = typer.Typer(
+        help="Research datasets from hospital systems.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
+    cli.callback()(_main)
+    named = arguments[0] if arguments else ""
+    for name in [named] if named in _COMMANDS else _COMMANDS:
+        module = import_module(f"cohortflow.cli.{name}")
+        if hasattr(module, "app"):
+            cli.add_typer(module.app, name=name)
+        else:
+            cli.command(name)(getattr(module, name))
+    return cli
 
 
 def app() -> None:
@@ -51,7 +71,7 @@ def app() -> None:
 def run(arguments: list[str]) -> int:
     """Run the command with arguments; return 0 (ok), 1 (failed) or 2 (bad input)."""
     try:
-        result = cli(arguments, standalone_mode=False)
+        result = make_cli(arguments)(arguments, standalone_mode=False)
     except CohortflowError as error:
         stderr.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return error.exit_code

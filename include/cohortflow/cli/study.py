@@ -102,6 +102,12 @@ def run(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Export again even where the day's export is complete.")
     ] = False,
+    no_wait: Annotated[
+        bool,
+        typer.Option(
+            "--no-wait", help="Fail where the export has to wait for another run or the server's window."
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Run a study's plan without Airflow; connections come from AIRFLOW_CONN_* variables."""
@@ -118,6 +124,7 @@ def run(
             catalog=Project.default().catalog,
             progress=progress,
             fresh_export=fresh,
+            wait=not no_wait,
         )
         total = len(compiled.steps)
         finished = 0

@@ -22,7 +22,14 @@ from cohortflow.connectors.retry import RetryPolicy, parse_http_date
 from cohortflow.connectors.settings import FhirSource
 from cohortflow.errors import AuthorizationError, ConfigurationError, SourceError, TransientSourceError
 
-__all__ = ["Authorizer", "NoAuthorizer", "StaticAuthorizer", "TokenAuthorizer", "make_authorizer"]
+__all__ = [
+    "Authorizer",
+    "NoAuthorizer",
+    "StaticAuthorizer",
+    "TokenAuthorizer",
+    "make_authorizer",
+    "read_smart_configuration",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -38,9 +45,12 @@ _OAUTH_CODE = re.compile(r"[a-z_]{1,40}")
 _REMEDIES = {
     "invalid_client": (
         "Check the client id (login), that the public key is registered under the same 'kid' and "
-        "algorithm, and this machine's clock."
+        "algorithm ('cohortflow jwks check' compares them), and this machine's clock."
     ),
-    "invalid_scope": "Set the connection's extra 'scopes' to scopes that the client is registered for.",
+    "invalid_scope": (
+        "Set the connection's extra 'scopes' to scopes that the client is registered for; some servers "
+        "want one per resource type (system/Patient.read), some the form system/*.rs."
+    ),
     "unauthorized_client": "Ask the server's operator to allow this client the grant 'client_credentials'.",
     "invalid_request": "Check the connection's extra 'token_url': the assertion names it as its audience.",
     "invalid_grant": "Check the client id (login) and the connection's extra 'token_url'.",
@@ -144,7 +154,7 @@ class TokenAuthorizer:
     async def _post(self) -> httpx.Response:
         form = {"grant_type": "client_credentials", "scope": " ".join(self._source.scopes)}
         headers = {
-            **self._source.headers,
+            **self._source.own_headers,
             "Accept": "application/json",
             "Content-Type": "application/x-www-form-urlencoded",
         }
@@ -161,11 +171,12 @@ class TokenAuthorizer:
         if self._source.key is None:
             raise AssertionError
         now = int(self._clock.time() + self._skew)
-        return self._source.key.sign(
+        # The key's times are our own, so its turn comes by our clock.
+        return self._source.key.at(self._clock.time()).sign(
             {
                 "iss": self._source.client_id,
                 "sub": self._source.client_id,
-                "aud": self._token_url,
+                "aud": self._source.audience or self._token_url,
                 "jti": uuid.uuid4().hex,
                 "iat": now - _ISSUED_SECONDS_AGO,
                 "exp": now + _ASSERTION_SECONDS,
@@ -208,10 +219,10 @@ class TokenAuthorizer:
                 remedy="Check the connection's extra 'token_url'.",
             )
         try:
-            lifetime = float(value.get("expires_in") or _DEFAULT_LIFETIME)
+            lifetime = float(value.get("expires_in", _DEFAULT_LIFETIME))
         except (TypeError, ValueError):
             lifetime = _DEFAULT_LIFETIME
-        return token, lifetime
+        return token, lifetime if 0 < lifetime < float("inf") else _DEFAULT_LIFETIME
 
 
 def make_authorizer(session: HttpSession, policy: RetryPolicy) -> Authorizer:
@@ -234,7 +245,7 @@ async def discover_token_url(session: HttpSession) -> str:
         TransientSourceError: The server is busy or unreachable.
     """
     source = session.source
-    smart = await _get_json(session, "/.well-known/smart-configuration", "application/json")
+    smart = await read_smart_configuration(session)
     url = smart.get("token_endpoint")
     if not isinstance(url, str):
         url = _oauth_uri(await _get_json(session, "/metadata", "application/fhir+json"))
@@ -247,8 +258,17 @@ async def discover_token_url(session: HttpSession) -> str:
     return url
 
 
+async def read_smart_configuration(session: HttpSession) -> dict[str, Any]:
+    """Return what the server says of its authorization; nothing where it says nothing.
+
+    Raises:
+        TransientSourceError: The server is busy or unreachable.
+    """
+    return await _get_json(session, "/.well-known/smart-configuration", "application/json")
+
+
 async def _get_json(session: HttpSession, path: str, accept: str) -> dict[str, Any]:
-    headers = {**session.source.headers, "Accept": accept}
+    headers = {**session.source.own_headers, "Accept": accept}
     try:
         response = await _read(session, "GET", f"{session.source.base_url}{path}", headers)
     except TransientSourceError:

@@ -6,30 +6,28 @@ Source: https://hl7.org/fhir/uv/bulkdata/export.html
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import urlencode
 
 import httpx
 import orjson
 
 from cohortflow.connectors.client import FhirClient
-from cohortflow.connectors.http import describe_failure, host_of
+from cohortflow.connectors.export_request import ExportRequest, check_request, parameters_resource
+from cohortflow.connectors.http import describe_failure, host_of, read_body, too_recent
 from cohortflow.connectors.manifest import Manifest, ManifestFile, merge_manifests, parse_manifest
-from cohortflow.connectors.outcome import describe_issues, parse_outcome
-from cohortflow.connectors.profile import Level
+from cohortflow.connectors.outcome import find_action, ignored_filters, parse_outcome, says_too_recent
 from cohortflow.connectors.retry import RetryPolicy, parse_retry_after
-from cohortflow.connectors.transfer import iterate_ndjson
+from cohortflow.connectors.transfer import Body
 from cohortflow.errors import (
     ExportExpiredError,
     ExportRejectedError,
-    InputError,
+    IncompleteDownloadError,
     SourceError,
     TransientSourceError,
 )
@@ -38,88 +36,10 @@ __all__ = ["BulkExport", "ExportRequest", "InProgress", "Manifest", "ManifestFil
 
 _log = logging.getLogger(__name__)
 
-_ID = re.compile(r"[A-Za-z0-9\-._]{1,255}")  # Epic's ids may exceed FHIR's 64 characters
-_TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")
 _PERCENT = re.compile(r"(\d{1,3})(?:\.\d+)?\s*%")
 _MAX_PAGES = 10_000
 _MIN_POLL_SECONDS = 0.1
 _ERROR_STATUS = 400
-
-
-@dataclass(frozen=True, slots=True)
-class ExportRequest:
-    """What to export.
-
-    Attributes:
-        level: ``system``, ``patient`` (all patients) or ``group``.
-        group_id: Logical id of the Group, for ``group``.
-        types: Resource types (``_type``); empty: all that the server exports.
-        since: Only resources changed after this time (``_since``).
-        type_filters: Search queries such as ``Observation?category=laboratory`` (``_typeFilter``).
-        extra: Further parameters as names and values.
-    """
-
-    level: Level = "system"
-    group_id: str = ""
-    types: tuple[str, ...] = ()
-    since: datetime | None = None
-    type_filters: tuple[str, ...] = ()
-    extra: tuple[tuple[str, str], ...] = ()
-
-    def __post_init__(self) -> None:
-        if (self.level == "group") != bool(self.group_id):
-            raise InputError(
-                "A group export needs the id of a Group, and only a group export takes one.",
-                remedy="Set the group, or choose another level.",
-            )
-        if self.group_id and not _ID.fullmatch(self.group_id):
-            raise InputError(
-                "The group is no FHIR id.", remedy="Give the id alone, without 'Group/' before it."
-            )
-        if self.since is not None and self.since.tzinfo is None:
-            raise InputError(
-                "'since' has no time zone.", remedy="Give it in UTC, such as 2026-01-31T00:00:00Z."
-            )
-        for name in self.types:
-            if not _TYPE.fullmatch(name):
-                raise InputError(f"'{name}' is no resource type.", remedy="Use FHIR names such as Patient.")
-        # The order of types and filters means nothing, so it must not change the digest.
-        object.__setattr__(self, "types", tuple(sorted(set(self.types))))
-        object.__setattr__(self, "type_filters", tuple(sorted(set(self.type_filters))))
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 in hex over all parts: the same for requests that mean the same."""
-        value = dataclasses.asdict(self) | {"since": self.since_instant}
-        return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-    @property
-    def since_instant(self) -> str:
-        """``since`` as a FHIR instant in UTC, or an empty text."""
-        if self.since is None:
-            return ""
-        return self.since.astimezone(UTC).isoformat(timespec="auto").replace("+00:00", "Z")
-
-    @property
-    def path(self) -> str:
-        """Path of the operation below the base URL."""
-        return {
-            "system": "/$export",
-            "patient": "/Patient/$export",
-            "group": f"/Group/{self.group_id}/$export",
-        }[self.level]
-
-    def parameters(self, *, encode_filter_commas: bool = False) -> list[tuple[str, str]]:
-        """Return the parameters of the kick-off as names and values."""
-        filters = [text.replace(",", "%2C") if encode_filter_commas else text for text in self.type_filters]
-        items = [
-            ("_outputFormat", "application/fhir+ndjson"),
-            ("_type", ",".join(self.types)),
-            ("_since", self.since_instant),
-            *(("_typeFilter", text) for text in filters),
-            *self.extra,
-        ]
-        return [(name, value) for name, value in items if value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +50,15 @@ class InProgress:
         progress: The server's ``X-Progress``: free text, for showing only, not for logs.
         retry_after: Seconds to wait until the next poll.
         transient: Whether the server was busy or unreachable, so that nothing is known of the export.
+        manifest: What of it can be downloaded already, where the server says (Bulk Data 3.0).
+        waiting_files: How many files are known and not downloaded yet.
     """
 
     progress: str
     retry_after: float
     transient: bool = False
+    manifest: Manifest | None = field(default=None, repr=False)
+    waiting_files: int = 0
 
     @property
     def percent(self) -> int | None:
@@ -158,26 +82,35 @@ class BulkExport:
             AuthorizationError: Credentials or scopes do not suffice.
             TransientSourceError: The server stayed busy; ``retry_after`` says what it asked for.
         """
-        self._check_support(request)
         source = self.client.source
+        check_request(request, self.profile, place=source.host)
+        self.check_quiet_hours()
         policy = self.client.policy
         if self.profile.kick_off_attempts is not None:
             policy = dataclasses.replace(policy, attempts=self.profile.kick_off_attempts)
-        parameters = request.parameters(encode_filter_commas=self.profile.encode_filter_commas)
+        parameters = request.parameters(
+            encode_filter_commas=self.profile.encode_filter_commas,
+            join_filters=self.profile.join_filters,
+            full_since=self.profile.full_since,
+        )
         url = source.base_url + request.path
         # NDJSON is what the files are; Accept is for the answer to this request.
-        headers = {"Accept": "application/fhir+json", "Prefer": "respond-async"}
-        content = None
-        if self.profile.kick_off_method == "POST":
+        headers = {"Accept": self.profile.accept, "Prefer": "respond-async"}
+        method, content = self.profile.kick_off_method, None
+        # "patient" may name thousands of patients: it exists in the body only.
+        if method == "POST" or "patient" in request.parameter_names:
+            method, content = "POST", parameters_resource(parameters)
             headers["Content-Type"] = "application/fhir+json"
-            content = _parameters_resource(parameters)
         else:
             url = f"{url}?{urlencode(parameters)}"
-        response = await self.client.request(
-            self.profile.kick_off_method, url, headers=headers, content=content, policy=policy
-        )
+        try:
+            response = await self.client.request(method, url, headers=headers, content=content, policy=policy)
+        except TransientSourceError as error:
+            if error.retry_after is None and policy.attempts == 1:
+                error.retry_after = self.profile.poll_seconds
+            raise
         if response.status_code >= _ERROR_STATUS:
-            raise await describe_failure(response, "kick-off")
+            raise await self._refusal(response)
         location = response.headers.get("Content-Location", "")
         if not location:
             raise ExportRejectedError(
@@ -186,7 +119,7 @@ class BulkExport:
                 remedy="Check that the base URL belongs to a server with Bulk Data export.",
             )
         status_url = str(httpx.URL(source.base_url + "/").join(location))
-        await self._refuse_ignored(response, status_url)
+        await self._refuse_ignored(response, request, status_url)
         _log.info("Started a %s export of %d types on %s", request.level, len(request.types), source.host)
         return status_url
 
@@ -194,6 +127,7 @@ class BulkExport:
         """Ask once how an export is going.
 
         A busy or unreachable server is no failure: it is reported as ``InProgress`` with ``transient``.
+        An unfinished export may have files already: they are in ``InProgress.manifest``.
 
         Raises:
             ExportExpiredError: The server knows the export no more.
@@ -208,17 +142,20 @@ class BulkExport:
         except TransientSourceError as error:
             return InProgress("", self._wait(error.retry_after), transient=True)
         if response.status_code == httpx.codes.ACCEPTED:
-            # Bulk Data 3.0 may send a part of the manifest here; the whole comes at the end.
-            retry_after = parse_retry_after(
-                response.headers.get("Retry-After"), self.client.clock.time(), response.headers.get("Date")
-            )
-            return InProgress(response.headers.get("X-Progress", "")[:200], self._wait(retry_after))
+            return await self._partial(response, self._partial_manifest(response))
         if response.status_code != httpx.codes.OK:
             raise await describe_failure(response, "status request", gone=True)
-        return await self._complete(self._manifest(response))
+        first = self._manifest(response)
+        pages, last = await self._follow([first], complete=True)
+        if last is not None:
+            return self._in_progress(last, merge_manifests(pages))
+        return merge_manifests(pages)
 
     async def download(self, url: str, *, private: bool) -> AsyncGenerator[bytes, None]:
-        """Try once to fetch a file; yield its decoded content in chunks of at most 1 MiB.
+        """Fetch a file; yield its decoded content in chunks of at most 1 MiB.
+
+        Where the connection breaks and the server offers ranges of an unchanged file, the rest is asked
+        for and nothing is yielded twice; otherwise the error is raised, and the caller starts again.
 
         Args:
             url: The file's URL.
@@ -230,27 +167,63 @@ class BulkExport:
             ExportRejectedError: What came is no NDJSON.
             TransientSourceError: The server is busy or unreachable, or hung up.
         """
-        headers = {"Accept": "application/fhir+ndjson", "Accept-Encoding": "gzip"}
+        body = Body(host_of(url))
+        attempt = 0
+        while True:
+            before = body.received
+            try:
+                async with aclosing(self._receive(url, body, private=private)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            except (TransientSourceError, IncompleteDownloadError) as error:
+                if not body.resumable:
+                    raise
+                attempt = 1 if body.received > before else attempt + 1
+                retry_after = error.retry_after if isinstance(error, TransientSourceError) else None
+                delay = self.client.policy.delay(attempt, retry_after)
+                if delay is None:
+                    raise
+                _log.info("A download broke off (%s); asking for the rest", type(error).__name__)
+            else:
+                return
+            await self.client.clock.sleep(delay)
+
+    async def _receive(self, url: str, body: Body, *, private: bool) -> AsyncGenerator[bytes, None]:
+        headers = {
+            "Accept": "application/fhir+ndjson",
+            "Accept-Encoding": "gzip",
+            **body.range_headers(),
+        }
         async with self.client.open("GET", url, headers=headers, private=private) as response:
-            if response.status_code != httpx.codes.OK:
-                unsigned = "Authorization" not in response.request.headers
-                if response.status_code == httpx.codes.FORBIDDEN and unsigned:
-                    # A file store says 403 once the signature within the URL has expired.
-                    raise ExportExpiredError(
-                        "The address of a file has expired.",
-                        place=host_of(str(response.request.url)),
-                        remedy="Run it again: new addresses, or a new export, will be asked for.",
-                    )
-                if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
-                    raise TransientSourceError(
-                        f"A file came with HTTP {response.status_code}.",
-                        place=host_of(str(response.request.url)),
-                        remedy="Run it again later; what was downloaded is kept.",
-                    )
-                raise await describe_failure(response, "download", gone=True)
-            async with aclosing(iterate_ndjson(response)) as chunks:
+            # A part that was not asked for is no answer.
+            wanted = (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT) if body.resumable else (httpx.codes.OK,)
+            if response.status_code not in wanted:
+                await self._raise_undelivered(response)
+            async with aclosing(body.read(response)) as chunks:
                 async for chunk in chunks:
                     yield chunk
+
+    async def _raise_undelivered(self, response: httpx.Response) -> None:
+        host = host_of(str(response.request.url))
+        unsigned = "Authorization" not in response.request.headers
+        if response.status_code == httpx.codes.FORBIDDEN and unsigned:
+            # A file store says 403 once the signature within the URL has expired.
+            raise ExportExpiredError(
+                "The address of a file has expired.",
+                place=host,
+                remedy="Run it again: new addresses, or a new export, will be asked for.",
+            )
+        if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+            raise TransientSourceError(
+                f"A file came with HTTP {response.status_code}.",
+                place=host,
+                remedy="Run it again later; what was downloaded is kept.",
+            )
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise IncompleteDownloadError(
+                "A file is shorter than it was.", place=host, remedy="Run it again; it will be fetched anew."
+            )
+        raise await describe_failure(response, "download", gone=True)
 
     async def delete(self, status_url: str) -> bool:
         """Ask the server to cancel or remove an export; tell whether it agreed, without raising."""
@@ -270,33 +243,54 @@ class BulkExport:
             )
         return agreed
 
+    def check_quiet_hours(self) -> None:
+        """Raise where the server is to be left alone now.
+
+        Raises:
+            TransientSourceError: It is; ``retry_after`` says for how long.
+        """
+        now = datetime.fromtimestamp(self.client.clock.time(), tz=UTC)
+        if seconds := self.profile.quiet_seconds(now):
+            raise TransientSourceError(
+                "The server is left alone at this time of day.",
+                place=self.client.source.host,
+                remedy="It goes on when the quiet hours of the connection's profile end.",
+                retry_after=seconds,
+            )
+
     def _wait(self, retry_after: float | None) -> float:
         wait = self.profile.poll_seconds if retry_after is None else retry_after
         return min(max(_MIN_POLL_SECONDS, wait), self.profile.max_wait_seconds)
 
-    def _check_support(self, request: ExportRequest) -> None:
-        profile = self.profile
-        if request.level not in profile.levels:
-            raise ExportRejectedError(
-                f"Servers of the profile '{profile.name}' have no {request.level} export.",
-                place=self.client.source.host,
-                remedy=f"Use one of {', '.join(sorted(profile.levels))}.",
-            )
-        refused = sorted(profile.unsupported_parameters.intersection(dict(request.parameters())))
-        if refused:
-            raise ExportRejectedError(
-                f"Servers of the profile '{profile.name}' do not support {', '.join(refused)}.",
-                place=self.client.source.host,
-                remedy="Leave it out; a server might ignore it and export something else.",
-            )
+    def _retry_after(self, response: httpx.Response) -> float | None:
+        return parse_retry_after(
+            response.headers.get("Retry-After"), self.client.clock.time(), response.headers.get("Date")
+        )
 
-    async def _refuse_ignored(self, response: httpx.Response, status_url: str) -> None:
+    async def _refusal(self, response: httpx.Response) -> SourceError:
+        body = await read_body(response)
+        if says_too_recent(body):
+            return too_recent(self.client.source, self._retry_after(response))
+        failure = await describe_failure(response, "kick-off")
+        actions = {find_action(issue, self.profile.codes) for issue in parse_outcome(body)}
+        if "tomorrow" not in actions:
+            return failure
+        now = datetime.fromtimestamp(self.client.clock.time(), tz=UTC)
+        return TransientSourceError(
+            failure.message,
+            place=failure.place,
+            remedy="The server's limit for today is reached; it goes on tomorrow.",
+            retry_after=self.profile.seconds_to_tomorrow(now),
+        )
+
+    async def _refuse_ignored(
+        self, response: httpx.Response, request: ExportRequest, status_url: str
+    ) -> None:
         issues = parse_outcome(response.content)
-        ignored = [issue for issue in issues if self.profile.fatal_codes.intersection(issue.details)]
-        if ignored:
+        if ignored := ignored_filters(issues, request.parameter_names, self.profile.codes):
             await self.delete(status_url)
             raise ExportRejectedError(
-                f"The server ignores a part of the request ({describe_issues(ignored)}).",
+                f"The server ignores a part of the request ({', '.join(ignored)}).",
                 place=self.client.source.host,
                 remedy="Leave out the filter or parameter that it does not support.",
             )
@@ -306,29 +300,58 @@ class BulkExport:
             value = orjson.loads(response.content)
         except orjson.JSONDecodeError:
             value = None
-        return parse_manifest(value, place=self.client.source.host)
+        return parse_manifest(value, place=self.client.source.host, url=str(response.request.url))
 
-    async def _complete(self, first: Manifest) -> Manifest:
-        """Follow the links to further pages of a manifest."""
-        pages = [first]
+    def _partial_manifest(self, response: httpx.Response) -> Manifest | None:
+        """Read what an unfinished export offers; a body that is no manifest says nothing."""
+        try:
+            return self._manifest(response)
+        except ExportRejectedError:
+            return None
+
+    def _in_progress(self, response: httpx.Response, manifest: Manifest | None) -> InProgress:
+        progress = response.headers.get("X-Progress", "")[:200]
+        return InProgress(progress, self._wait(self._retry_after(response)), manifest=manifest)
+
+    async def _partial(self, response: httpx.Response, first: Manifest | None) -> InProgress:
+        if first is None:
+            return self._in_progress(response, None)
+        pages, _ = await self._follow([first], complete=False)
+        return self._in_progress(response, merge_manifests(pages))
+
+    async def _follow(
+        self, pages: list[Manifest], *, complete: bool
+    ) -> tuple[list[Manifest], httpx.Response | None]:
+        """Follow the links to further pages of a manifest.
+
+        Args:
+            pages: The first page.
+            complete: Whether the server says that the export is ready, so that no page may be missing.
+
+        Returns:
+            All pages there are, and the answer that says that more will come, if one does.
+
+        Raises:
+            SourceError: A page of a finished export cannot be had.
+        """
         seen = set[str]()
         while pages[-1].next and pages[-1].next not in seen and len(pages) < _MAX_PAGES:
             seen.add(pages[-1].next)
             response = await self.client.request(
                 "GET", pages[-1].next, headers={"Accept": "application/json"}
             )
+            if response.status_code == httpx.codes.ACCEPTED:
+                page = self._partial_manifest(response)
+                return ([*pages, page] if page else pages), response
             if response.status_code != httpx.codes.OK:
+                if not complete:
+                    break  # not written yet: it comes with a later poll
                 raise await describe_failure(response, "request for the manifest's next page", gone=True)
             pages.append(self._manifest(response))
-        return merge_manifests(pages)
-
-
-def _parameters_resource(parameters: list[tuple[str, str]]) -> bytes:
-    kinds: dict[str, str] = {"_since": "valueInstant"}
-    values: list[dict[str, Any]] = [
-        {"name": name, kinds.get(name, "valueString"): part}
-        for name, value in parameters
-        # POST allows repeats, and Bulk Data 4.0 allows nothing else.
-        for part in (value.split(",") if name == "_type" else [value])
-    ]
-    return orjson.dumps({"resourceType": "Parameters", "parameter": values})
+        if complete and pages[-1].next and pages[-1].next not in seen:
+            raise ExportRejectedError(
+                f"The manifest has more than {_MAX_PAGES} pages.",
+                place=self.client.source.host,
+                remedy="Export a smaller group or fewer types: the pages after these would be missing.",
+            )
+        return pages, None

@@ -9,6 +9,7 @@ import httpx
 
 from cohortflow.connectors.auth import make_authorizer
 from cohortflow.connectors.http import HttpSession, host_of, translate_error
+from cohortflow.connectors.pace import Pace
 from cohortflow.connectors.retry import Clock, RetryPolicy, SystemClock
 from cohortflow.connectors.settings import FhirSource
 from cohortflow.errors import ExportRejectedError
@@ -33,6 +34,7 @@ class FhirClient:
         self.policy = policy
         self._session = session
         self._authorizer = make_authorizer(session, policy)
+        self._pace = Pace(self.source.profile.requests_per_second, self.clock)
 
     @asynccontextmanager
     async def open(
@@ -65,9 +67,10 @@ class FhirClient:
         renewed = False
         for _ in range(_MAX_HOPS):
             token = await self._authorizer.header() if private else None
-            sent = {**(headers or {}), **(self.source.headers if private else {})}
+            sent = {**(headers or {}), **(self.source.own_headers if private else {})}
             if token:
                 sent["Authorization"] = token
+            await self._pace.wait(url)
             response = await self._session.send(method, url, headers=sent, content=content)
             try:
                 if response.status_code == httpx.codes.UNAUTHORIZED and token and not renewed:

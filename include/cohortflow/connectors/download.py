@@ -7,10 +7,9 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
-from urllib.parse import urlsplit
 
 from cohortflow.connectors.bulk import BulkExport, InProgress
-from cohortflow.connectors.manifest import Manifest
+from cohortflow.connectors.organized import TypeSplitter
 from cohortflow.connectors.state import ExportState, FileState, RawSink, plan_files, settle_state
 from cohortflow.connectors.transfer import FileMeter, OutcomeMeter
 from cohortflow.errors import (
@@ -29,7 +28,7 @@ _CHECKPOINT_SECONDS = 2.0
 
 
 class Downloader:
-    """Downloads the files of one ready export that are missing in its sink."""
+    """Downloads the known files of one export that are missing in its sink."""
 
     def __init__(self, bulk: BulkExport, sink: RawSink, state: ExportState, progress: Progress) -> None:
         self._state = state
@@ -40,6 +39,8 @@ class Downloader:
         self._progress = progress
         self._clock = bulk.client.clock
         self._writing = asyncio.Lock()
+        # Parting a file keeps an upload open for each type: one such file at a time bounds the memory.
+        self._splitting = asyncio.Lock()
         self._saved_at = self._clock.time()
 
     @property
@@ -56,19 +57,28 @@ class Downloader:
             SourceError: The server failed otherwise.
         """
         await self._verify_done()
-        try:
-            await self._download_missing()
-        except ExportExpiredError:
-            if not await self._refresh_addresses():
-                raise
-            await self._download_missing()
-        return self.state
+        while True:
+            done = self._count_done()
+            try:
+                await self._download_missing()
+            except ExportExpiredError:
+                # Signatures may live shorter than the whole download takes: new ones are asked for as
+                # long as each set of them brings at least one file.
+                if not await self._refresh_addresses(progressed=self._count_done() > done):
+                    raise
+            else:
+                return self.state
+
+    def _count_done(self) -> int:
+        return sum(item.done for item in self._files.values())
 
     async def _verify_done(self) -> None:
         """Forget files that the state calls done but that are not whole in the sink."""
         for item in self._files.values():
-            if item.done and await self._sink.file_size(item.name) != item.bytes:
-                self._files[item.name] = item.model_copy(update={"done": False})
+            for piece in item.pieces:
+                if await self._sink.file_size(piece.name) != piece.bytes:
+                    self._files[item.name] = item.model_copy(update={"done": False, "parts": ()})
+                    break
 
     async def _download_missing(self) -> None:
         waiting = [item for item in self._files.values() if not item.done]
@@ -78,6 +88,8 @@ class Downloader:
 
         async def work() -> None:
             for item in missing:
+                if self._is_quiet_time():
+                    return  # what is under way ends; nothing new begins
                 fetch = partial(self._fetch, item)
                 self._files[item.name] = await self._bulk.client.policy.run(fetch, self._clock)
                 self._done += 1
@@ -97,15 +109,20 @@ class Downloader:
             await self._save(force=True)
         if failures:
             raise failures[0]
+        if self._count_done() < len(self._files):
+            self._bulk.check_quiet_hours()
 
     async def _fetch(self, item: FileState) -> FileState:
+        if not item.type:
+            return await self._fetch_mixed(item)
+        profile = self._bulk.profile
         meter = FileMeter()
-        outcomes = OutcomeMeter(self._bulk.profile.warning_codes) if item.section == "error" else None
+        outcomes = OutcomeMeter(profile.codes, self._state.parameters) if item.section == "error" else None
         async with aclosing(self._chunks(item, meter, outcomes)) as chunks:
             await self._sink.write_file(item.name, chunks)
-        if outcomes is not None and (ignored := self._bulk.profile.fatal_codes & outcomes.codes):
+        if outcomes is not None and outcomes.ignored:
             raise ExportRejectedError(
-                f"The server ignored a part of the request ({', '.join(sorted(ignored))}).",
+                f"The server ignored a part of the request ({', '.join(sorted(outcomes.ignored))}).",
                 place=self._bulk.client.source.host,
                 remedy="Leave out the filter or parameter that it does not support.",
             )
@@ -116,6 +133,27 @@ class Downloader:
                 "lines": meter.lines,
                 "sha256": meter.sha256,
                 "severities": outcomes.severities if outcomes else {},
+                "reasons": outcomes.reasons if outcomes else (),
+            }
+        )
+
+    async def _fetch_mixed(self, item: FileState) -> FileState:
+        splitter = TypeSplitter(self._sink, item.name, self._state.organized_by)
+        meter = FileMeter()
+
+        def check() -> None:
+            # Whether the headers of blocks count as resources, the specification leaves open.
+            self._check_count(item, splitter.lines + splitter.headers)
+
+        async with self._splitting, aclosing(self._chunks(item, meter, None)) as chunks:
+            parts = await splitter.write(chunks, check)
+        return item.model_copy(
+            update={
+                "done": True,
+                "bytes": meter.bytes,
+                "lines": splitter.lines,
+                "sha256": meter.sha256,
+                "parts": parts,
             }
         )
 
@@ -125,14 +163,45 @@ class Downloader:
         source = self._bulk.download(item.url, private=self.state.requires_access_token)
         async with aclosing(source) as chunks:
             async for chunk in chunks:
-                meter.update(chunk)
+                # Hashing leaves the event loop, and the lock of Python, to the other downloads.
+                await asyncio.to_thread(meter.update, chunk)
                 if outcomes is not None:
                     outcomes.update(chunk)
                 yield chunk
         if outcomes is not None:
             outcomes.finish()
-        if self._bulk.profile.trust_counts and item.count is not None:
-            _check_count(item.name, item.count, meter.lines)
+        excess = item.count is not None and meter.lines > item.count
+        if meter.ends_within_object and not excess:
+            # What a server cut short itself comes with the right length.
+            raise IncompleteDownloadError(
+                "The file ends within a line.",
+                place=item.name,
+                remedy="Run it again; if it stays so, ask the server's operator for the file's last line.",
+            )
+        if item.type:
+            self._check_count(item, meter.lines)
+
+    def _check_count(self, item: FileState, lines: int) -> None:
+        if item.count is None or not self._bulk.profile.trust_counts:
+            return
+        if lines < item.count and item.section == "output":
+            # Raised before the chunks end, so that the sink drops the file.
+            raise IncompleteDownloadError(
+                f"The file holds {lines} resources, the manifest says {item.count}.",
+                place=item.name,
+                remedy="Run it again; if the server counts otherwise, its profile needs trust_counts off.",
+            )
+        if lines != item.count and item.type:
+            # Nothing is missing: a line that is no resource is for the reader of the file to judge, and
+            # of deletions and outcomes some servers count the entries and not the lines.
+            _log.warning("%s holds %d lines, the manifest says %d", item.name, lines, item.count)
+
+    def _is_quiet_time(self) -> bool:
+        try:
+            self._bulk.check_quiet_hours()
+        except TransientSourceError:
+            return True
+        return False
 
     def _report(self) -> None:
         self._progress.update("download", self._done, len(self._files), "files")
@@ -145,8 +214,8 @@ class Downloader:
                 self._saved_at = now
                 await settle_state(self._sink, self.state)
 
-    async def _refresh_addresses(self) -> bool:
-        """Ask for the manifest again and take over its addresses; ``False`` if it is another export's."""
+    async def _refresh_addresses(self, *, progressed: bool) -> bool:
+        """Ask for the manifest again and take over its addresses; ``False`` if that leads nowhere."""
         answer = await self._bulk.poll(self._state.status_url)
         if isinstance(answer, InProgress) and answer.transient:
             raise TransientSourceError(
@@ -155,36 +224,14 @@ class Downloader:
                 remedy="Run it again later; what was downloaded is kept.",
                 retry_after=answer.retry_after,
             )
-        if isinstance(answer, InProgress) or answer.transaction_time != self._state.transaction_time:
+        manifest = answer.manifest if isinstance(answer, InProgress) else answer
+        if manifest is None or manifest.transaction_time != self._state.transaction_time:
             return False
-        return self._take_addresses(answer)
-
-    def _take_addresses(self, manifest: Manifest) -> bool:
-        # Only the signature in the query may have changed: else it is unknown which file is which.
-        urls = {(item.section, _stable(item.url)): item.url for item in plan_files(manifest)}
-        known = {name: (item.section, _stable(item.url)) for name, item in self._files.items()}
-        changed = any(urls.get(known[name]) != item.url for name, item in self._files.items())
-        if not changed or set(known.values()) != set(urls) or len(urls) != len(known):
+        files = plan_files(manifest, tuple(self._files.values()))
+        # Files that came to a running export meanwhile are left to the next poll.
+        renewed = [item for item in files or () if item.name in self._files]
+        if not renewed or not (progressed or any(self._files[item.name].url != item.url for item in renewed)):
             return False
-        for name, item in self._files.items():
-            self._files[name] = item.model_copy(update={"url": urls[known[name]]})
+        self._files = {item.name: item for item in renewed}
         _log.info("Addresses of files had expired; the manifest gave new ones")
         return True
-
-
-def _check_count(name: str, announced: int, lines: int) -> None:
-    if lines < announced:
-        # Raised before the chunks end, so that the sink drops the file.
-        raise IncompleteDownloadError(
-            f"The file holds {lines} resources, the manifest says {announced}.",
-            place=name,
-            remedy="Run it again; if the server counts otherwise, its profile needs trust_counts off.",
-        )
-    if lines > announced:
-        # Nothing is missing; a line that is no resource is for the reader of the file to judge.
-        _log.warning("%s holds %d lines, the manifest says %d", name, lines, announced)
-
-
-def _stable(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.netloc}{parts.path}"

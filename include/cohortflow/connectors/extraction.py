@@ -14,14 +14,16 @@ The phases of ``ExportState``::
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Any
 
 from cohortflow.connectors.bulk import BulkExport, ExportRequest, InProgress
+from cohortflow.connectors.coverage import COVERAGE_FILE, describe_coverage
 from cohortflow.connectors.download import Downloader
+from cohortflow.connectors.extraction_result import ExtractionResult
+from cohortflow.connectors.manifest import Manifest
 from cohortflow.connectors.state import (
     ExportState,
     Phase,
@@ -35,6 +37,7 @@ from cohortflow.errors import (
     ArtifactNotFoundError,
     ExportExpiredError,
     ExportRejectedError,
+    IncompleteDownloadError,
     TransientSourceError,
 )
 from cohortflow.model import NoProgress, Progress
@@ -43,6 +46,7 @@ __all__ = [
     "ExtractionResult",
     "cancel_export",
     "download_all",
+    "download_available",
     "ensure_started",
     "poll_once",
     "run_export",
@@ -51,72 +55,6 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 _ENDED = (Phase.PENDING, Phase.EXPIRED, Phase.FAILED, Phase.CANCELLED)
-
-
-@dataclass(frozen=True, slots=True)
-class ExtractionResult:
-    """What an export brought; counts and names only, so it may travel through XCom and logs.
-
-    Attributes:
-        transaction_time: FHIR instant: the ``since`` of the next export.
-        files: Names in the sink by resource type, in the manifest's order.
-        resources: Number of resources by type.
-        bytes: Size of the resource files.
-        deleted_files: Names of the files with Bundles of deletions.
-        error_files: Names of the files with OperationOutcomes.
-        severities: Issues in the error files by severity.
-    """
-
-    transaction_time: str
-    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    resources: Mapping[str, int] = field(default_factory=dict)
-    bytes: int = 0
-    deleted_files: tuple[str, ...] = ()
-    error_files: tuple[str, ...] = ()
-    severities: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether the server reported errors, so that resources may be missing; warnings do not count."""
-        return any(self.severities.get(severity, 0) for severity in ("fatal", "error"))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready form."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> ExtractionResult:
-        """Read what ``to_dict`` wrote, also after a round trip through JSON."""
-        return cls(
-            **{
-                **value,
-                "files": {kind: tuple(names) for kind, names in value["files"].items()},
-                "deleted_files": tuple(value["deleted_files"]),
-                "error_files": tuple(value["error_files"]),
-            }
-        )
-
-    @classmethod
-    def from_state(cls, state: ExportState) -> ExtractionResult:
-        """Sum up a complete export."""
-        files: dict[str, tuple[str, ...]] = {}
-        resources: dict[str, int] = {}
-        severities: dict[str, int] = {}
-        for item in state.files:
-            if item.section == "output":
-                files[item.type] = (*files.get(item.type, ()), item.name)
-                resources[item.type] = resources.get(item.type, 0) + item.lines
-            for severity, count in item.severities.items():
-                severities[severity] = severities.get(severity, 0) + count
-        return cls(
-            transaction_time=state.transaction_time,
-            files=files,
-            resources=resources,
-            bytes=sum(item.bytes for item in state.files if item.section == "output"),
-            deleted_files=tuple(item.name for item in state.files if item.section == "deleted"),
-            error_files=tuple(item.name for item in state.files if item.section == "error"),
-            severities=severities,
-        )
 
 
 async def ensure_started(bulk: BulkExport, request: ExportRequest, sink: RawSink) -> ExportState:
@@ -138,7 +76,13 @@ async def ensure_started(bulk: BulkExport, request: ExportRequest, sink: RawSink
         if not same and state.server == server and state.phase in (Phase.RUNNING, Phase.READY):
             await bulk.delete(state.status_url)
     # The old state must be gone before its files are: it calls them done.
-    fresh = ExportState(server=server, request_digest=request.digest)
+    fresh = ExportState(
+        server=server,
+        request_digest=request.digest,
+        types=request.types,
+        parameters=request.parameter_names,
+        absent=tuple(sorted(bulk.profile.not_exported)),
+    )
     if (standing := await settle_state(sink, fresh)) is not fresh:
         return standing
     await sink.remove_files()
@@ -174,19 +118,53 @@ async def poll_once(bulk: BulkExport, sink: RawSink) -> InProgress | ExportState
     except ExportRejectedError:
         return await _end(sink, state, Phase.FAILED)
     if isinstance(answer, InProgress):
-        await _note_outage(bulk, sink, state, answer)
+        state = await _note_outage(bulk, sink, state, answer)
+        if answer.manifest is not None:
+            state = await _take_manifest(sink, state, answer.manifest)
         _check_patience(bulk, state)
-        return answer
-    ready = state.evolve(
-        phase=Phase.READY,
-        unreachable_since=None,
-        transaction_time=answer.transaction_time,
-        requires_access_token=answer.requires_access_token,
-        files=plan_files(answer),
-    )
-    ready = await settle_state(sink, ready)
+        waiting = sum(not item.done for item in state.files)
+        return dataclasses.replace(answer, waiting_files=waiting)
+    ready = await _take_manifest(sink, state.evolve(phase=Phase.READY, unreachable_since=None), answer)
     _log.info("The export on %s is ready: %d files", bulk.client.source.host, len(ready.files))
     return ready
+
+
+async def _take_manifest(sink: RawSink, state: ExportState, manifest: Manifest) -> ExportState:
+    """Remember the files of a manifest, with what is downloaded of them already."""
+    known = state.files if state.transaction_time == manifest.transaction_time else ()
+    files = plan_files(manifest, known)
+    if files is None:
+        _log.warning("The manifest has lost files that it had before; all files are fetched anew")
+        files = plan_files(manifest) or ()
+    changes = {
+        "transaction_time": manifest.transaction_time,
+        "requires_access_token": manifest.requires_access_token,
+        "organized_by": manifest.organized_by,
+        "files": files,
+    }
+    changed = state.evolve(**changes)
+    return await settle_state(sink, changed) if changed != await read_state(sink) else changed
+
+
+async def download_available(bulk: BulkExport, sink: RawSink, progress: Progress | None = None) -> int:
+    """Download what a running export offers already, and return the number of its files that are there.
+
+    It is never needed, but saves time: ``download_all`` fetches what is left, and tells what keeps failing.
+
+    Raises:
+        SourceError: A file is refused for good, or the server ignored a part of the request.
+    """
+    state = await _started(sink)
+    if state.phase is not Phase.RUNNING or not state.files:
+        return 0
+    downloader = Downloader(bulk, sink, state, progress or NoProgress())
+    try:
+        state = await downloader.run()
+    except (ExportExpiredError, IncompleteDownloadError, TransientSourceError) as error:
+        # There is time: the next poll finds new addresses, or that the export is gone.
+        _log.info("Not all files could be downloaded yet (%s)", type(error).__name__)
+        state = downloader.state
+    return sum(item.done for item in state.files)
 
 
 async def download_all(bulk: BulkExport, sink: RawSink, progress: Progress | None = None) -> ExtractionResult:
@@ -213,6 +191,7 @@ async def download_all(bulk: BulkExport, sink: RawSink, progress: Progress | Non
         ready = await downloader.run()
     except ExportExpiredError:
         return ExtractionResult.from_state(await _end(sink, downloader.state, Phase.EXPIRED))
+    await sink.write_file(COVERAGE_FILE, _once(describe_coverage(ready)))
     # Addresses may be signed: they are not kept longer than needed.
     files = tuple(item.model_copy(update={"url": ""}) for item in ready.files)
     complete = ready.evolve(phase=Phase.COMPLETE, files=files)
@@ -281,6 +260,8 @@ async def _run(
     while isinstance(answer := await poll_once(bulk, sink), InProgress):
         if answer.percent is not None:
             progress.update("export", answer.percent, 100, "%")
+        if answer.waiting_files:
+            await download_available(bulk, sink, progress)
         await bulk.client.clock.sleep(answer.retry_after)
     return await download_all(bulk, sink, progress)
 
@@ -306,15 +287,17 @@ async def _started(sink: RawSink) -> ExportState:
     return state
 
 
-async def _note_outage(bulk: BulkExport, sink: RawSink, state: ExportState, answer: InProgress) -> None:
+async def _note_outage(
+    bulk: BulkExport, sink: RawSink, state: ExportState, answer: InProgress
+) -> ExportState:
     if not answer.transient:
         if state.unreachable_since is not None:
-            await settle_state(sink, state.evolve(unreachable_since=None))
-        return
+            return await settle_state(sink, state.evolve(unreachable_since=None))
+        return state
     now = _now(bulk)
     if state.unreachable_since is None:
-        await settle_state(sink, state.evolve(unreachable_since=now))
-    elif (now - state.unreachable_since).total_seconds() > bulk.profile.max_outage_seconds:
+        return await settle_state(sink, state.evolve(unreachable_since=now))
+    if (now - state.unreachable_since).total_seconds() > bulk.profile.max_outage_seconds:
         # The next run starts counting again.
         await settle_state(sink, state.evolve(unreachable_since=None))
         raise TransientSourceError(
@@ -322,6 +305,11 @@ async def _note_outage(bulk: BulkExport, sink: RawSink, state: ExportState, answ
             place=bulk.client.source.host,
             remedy="Run it again once the server is back; the export goes on.",
         )
+    return state
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
 
 
 def _check_patience(bulk: BulkExport, state: ExportState) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from cohortflow import __version__
-from cohortflow.connectors.outcome import Issue, describe_issues, parse_outcome
+from cohortflow.connectors.outcome import Issue, describe_issues, parse_outcome, says_too_recent
 from cohortflow.connectors.retry import Clock, parse_retry_after
 from cohortflow.connectors.settings import FhirSource
 from cohortflow.errors import (
@@ -25,12 +25,31 @@ from cohortflow.errors import (
     TransientSourceError,
 )
 
-__all__ = ["HttpSession", "describe_failure", "read_issues", "translate_error"]
+__all__ = [
+    "HttpSession",
+    "describe_failure",
+    "host_of",
+    "read_body",
+    "read_issues",
+    "too_recent",
+    "translate_error",
+]
 
 _BUSY = frozenset({408, 429, 502, 503, 504})
 # From the "transient" branch of http://hl7.org/fhir/issue-type; "exception" is there too, but servers
 # use it for every fault of theirs.
 _BUSY_ISSUES = frozenset({"transient", "lock-error", "no-store", "timeout", "throttled"})
+_UNAUTHORIZED = {
+    "": (
+        "The request went without credentials, but the server wants some: set the connection's login and "
+        "key, or its extra 'auth'."
+    ),
+    "Basic": "Check login and password of the connection.",
+    "Bearer": (
+        "A fresh token was refused: check the connection's scopes, and that its 'token_url' belongs to "
+        "this server."
+    ),
+}
 _SERVER_ERROR = 500
 _REMEDIES = {
     400: "Check the parameters of the export against what the server supports.",
@@ -39,6 +58,7 @@ _REMEDIES = {
     405: "Check that the server supports this export operation.",
     406: "The server does not offer this format.",
     409: "Another export of this client is running: wait for it, or cancel it.",
+    413: "Export fewer types or a smaller group: this export would have too many files.",
     422: "Check the values of types and type filters.",
     501: "The server does not support this operation: choose another level of export.",
 }
@@ -108,11 +128,14 @@ class HttpSession:
         status = response.status_code
         if status not in _BUSY and status < _SERVER_ERROR:
             return
-        issues = await read_issues(response)
+        body = await read_body(response)
+        issues = parse_outcome(body)
         if status in _BUSY or any(issue.code in _BUSY_ISSUES for issue in issues):
             retry_after = parse_retry_after(
                 response.headers.get("Retry-After"), self.clock.time(), response.headers.get("Date")
             )
+            if retry_after is None and says_too_recent(body):
+                raise too_recent(self.source)
             codes = describe_issues(issues)
             raise TransientSourceError(
                 f"The server is busy: HTTP {status}" + (f" ({codes})." if codes else "."),
@@ -122,6 +145,16 @@ class HttpSession:
             )
 
 
+def too_recent(source: FhirSource, retry_after: float | None = None) -> TransientSourceError:
+    """Return the error for a Group that was exported a short while ago, with the time to wait."""
+    return TransientSourceError(
+        "The server has exported this Group too recently.",
+        place=source.host,
+        remedy="The next export can start when the server's window has passed; do not try before.",
+        retry_after=retry_after or source.profile.kick_off_window_seconds,
+    )
+
+
 def host_of(url: str) -> str:
     """Return the host name of a URL: the only part that may be shown."""
     with suppress(ValueError):
@@ -129,12 +162,17 @@ def host_of(url: str) -> str:
     return ""
 
 
+async def read_body(response: httpx.Response) -> bytes:
+    """Return the body of a refusal; empty where it breaks off."""
+    try:
+        return await response.aread()
+    except httpx.RequestError:
+        return b""
+
+
 async def read_issues(response: httpx.Response) -> tuple[Issue, ...]:
     """Read the body of a response and return its issues, if it is an OperationOutcome."""
-    try:
-        return parse_outcome(await response.aread())
-    except httpx.RequestError:
-        return ()
+    return parse_outcome(await read_body(response))
 
 
 async def describe_failure(response: httpx.Response, action: str, *, gone: bool = False) -> SourceError:
@@ -153,11 +191,8 @@ async def describe_failure(response: httpx.Response, action: str, *, gone: bool 
         return ExportExpiredError(text, place=host, remedy="Run it again: a new export will be started.")
     remedy = _REMEDIES.get(status, "Ask the server's operator; the codes say what it met.")
     if status == httpx.codes.UNAUTHORIZED:
-        return AuthorizationError(
-            text,
-            place=host,
-            remedy="Check login, key and scopes of the connection: a fresh token was refused.",
-        )
+        kind = response.request.headers.get("Authorization", "").partition(" ")[0]
+        return AuthorizationError(text, place=host, remedy=_UNAUTHORIZED.get(kind, _UNAUTHORIZED[""]))
     if status == httpx.codes.FORBIDDEN:
         return AuthorizationError(text, place=host, remedy=remedy)
     return ExportRejectedError(text, place=host, remedy=remedy)

@@ -21,6 +21,9 @@ __all__ = ["Clock", "RetryPolicy", "SystemClock", "parse_http_date", "parse_retr
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
+_EPOCH_SECONDS = 1e9
+_EPOCH_MILLISECONDS = 1e12
+
 
 class Clock(Protocol):
     """The time, and waiting; tests bring their own."""
@@ -128,8 +131,12 @@ def parse_retry_after(value: str | None, now: float, server_date: str | None = N
         seconds = float(value)
     except ValueError:
         until = parse_http_date(value)
-        if until is None:
-            return None
-        server_now = parse_http_date(server_date)
-        seconds = until - (now if server_now is None else server_now)
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    else:
+        if seconds < _EPOCH_SECONDS:
+            return max(0.0, seconds) if math.isfinite(seconds) else None
+        # Nobody means decades: some servers write the time itself, in seconds or in milliseconds.
+        until = seconds if seconds < _EPOCH_MILLISECONDS else seconds / 1000
+    if until is None or not math.isfinite(until):
+        return None
+    server_now = parse_http_date(server_date)
+    return max(0.0, until - (now if server_now is None else server_now))

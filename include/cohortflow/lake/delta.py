@@ -19,14 +19,28 @@ from cohortflow.model import DatasetRef, hash_schema
 if TYPE_CHECKING:
     from cohortflow.lake.store import Store
 
-__all__ = ["INTERVAL_COLUMN", "Landing", "LandingOutcome", "land_dataset"]
+__all__ = [
+    "INTERVAL_COLUMN",
+    "METADATA_KEY",
+    "RECENT_COMMITS",
+    "Landing",
+    "LandingOutcome",
+    "describe_failure",
+    "land_dataset",
+    "list_intervals",
+    "open_table",
+]
 
 INTERVAL_COLUMN = "data_interval"
 """First partition column of every dataset: the key of the run's data interval."""
 
+METADATA_KEY = "cohortflow"
+"""Key of our facts in the metadata of a commit."""
+
+RECENT_COMMITS = 1000
+"""Commits that are looked at; a landing further back is not recognized, and is repeated with equal rows."""
+
 _ATTEMPTS = 10
-_METADATA_KEY = "cohortflow"
-_RECENT_COMMITS = 1000  # a landing further back is not recognized, and is repeated with equal rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +118,7 @@ def land_dataset(
     for attempt in range(_ATTEMPTS):
         if attempt:
             sleep(random.uniform(0.05, 0.2 * 2 ** min(attempt, 6)))  # noqa: S311  # jitter, not a secret
-        table = _open_table(uri, store)
+        table = open_table(uri, store)
         if table is not None:
             landed = _find_landed(table, landing, schema)
             if landed is not None:
@@ -123,7 +137,7 @@ def land_dataset(
                 description=landing.description or None,
                 storage_options=_options(store),
                 commit_properties=CommitProperties(
-                    custom_metadata={_METADATA_KEY: {**landing.metadata, **_identity(landing)}},
+                    custom_metadata={METADATA_KEY: {**landing.metadata, **_identity(landing)}},
                     max_commit_retries=0,
                     app_transactions=[Transaction(landing.app_id, landing.app_version)],
                 ),
@@ -131,10 +145,10 @@ def land_dataset(
         except CommitFailedError:
             continue
         except (DeltaError, OSError) as error:
-            if table is None and _open_table(uri, store) is not None:
+            if table is None and open_table(uri, store) is not None:
                 continue
             # "from None": Arrow quotes the offending value in its cast errors.
-            raise _failure(error, uri) from None
+            raise describe_failure(error, uri) from None
         return LandingOutcome(_describe(uri, store, landing, schema), committed=True)
     raise CommitConflictError(
         f"Other writers won the commit {_ATTEMPTS} times.",
@@ -152,13 +166,19 @@ def _identity(landing: Landing) -> dict[str, Any]:
     }
 
 
-def _open_table(uri: str, store: Store) -> DeltaTable | None:
+def open_table(uri: str, store: Store) -> DeltaTable | None:
+    """Return the table as of now, or ``None`` where there is none.
+
+    Raises:
+        LakeError: It cannot be read.
+        StoreUnavailableError: The object store failed.
+    """
     try:
         return DeltaTable(uri, storage_options=_options(store))
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
-        raise _failure(error, uri) from None
+        raise describe_failure(error, uri) from None
 
 
 def _find_landed(table: DeltaTable, landing: Landing, schema: pl.Schema) -> DatasetRef | None:
@@ -176,8 +196,8 @@ def _find_landed(table: DeltaTable, landing: Landing, schema: pl.Schema) -> Data
             place=table.table_uri,
             remedy="Nothing to do, unless the newer landing was wrong: then export again and re-run.",
         )
-    for commit in table.history(_RECENT_COMMITS):
-        facts = commit.get(_METADATA_KEY) or {}
+    for commit in table.history(RECENT_COMMITS):
+        facts = commit.get(METADATA_KEY) or {}
         if facts.get("application") == landing.application and facts.get("interval") == landing.interval:
             if facts.get("content") != landing.content:
                 return None
@@ -199,8 +219,8 @@ def _check_schema(table: DeltaTable, schema: pl.Schema, uri: str) -> None:
 
 def _describe(uri: str, store: Store, landing: Landing, schema: pl.Schema) -> DatasetRef:
     table = DeltaTable(uri, storage_options=_options(store))
-    for commit in table.history(_RECENT_COMMITS):
-        facts = commit.get(_METADATA_KEY) or {}
+    for commit in table.history(RECENT_COMMITS):
+        facts = commit.get(METADATA_KEY) or {}
         if facts.get("application") == landing.application and facts.get("interval") == landing.interval:
             return _reference(table, landing, schema, int(commit["version"]))
     raise LakeError("The commit is not in the table's history.", place=uri, remedy="Run the task again.")
@@ -217,7 +237,14 @@ def _options(store: Store) -> dict[str, str] | None:
     return dict(store.options) or None
 
 
-def _failure(error: Exception, uri: str) -> LakeError:
+def list_intervals(table: DeltaTable) -> list[str]:
+    """Return the keys of the intervals that have rows, sorted."""
+    actions = pl.DataFrame(table.get_add_actions(flatten=True))
+    return [] if actions.is_empty() else actions[f"partition.{INTERVAL_COLUMN}"].unique().sort().to_list()
+
+
+def describe_failure(error: Exception, uri: str) -> LakeError:
+    """Return our error for one of Delta's, whose text may quote values."""
     if isinstance(error, OSError):
         return StoreUnavailableError(
             f"The object store failed during a commit ({type(error).__name__}).",

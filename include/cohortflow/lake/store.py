@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,6 +36,7 @@ _PORTABLE_PATH = re.compile(r"[A-Za-z0-9/._+@~-]+")
 _RETRY_TIMEOUT_SECONDS = 60
 _REQUEST_TIMEOUT_SECONDS = 60
 _MAX_RETRIES = 8
+_PARALLEL_PARTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +77,17 @@ class Store:
             except FileNotFoundError:
                 return None
 
-    def write(self, path: str, content: bytes) -> None:
-        """Write a small file; readers see the old or the new content, never a part."""
+    def write(self, path: str, content: bytes, *, headers: Mapping[str, str] | None = None) -> None:
+        """Write a small file; readers see the old or the new content, never a part.
+
+        Args:
+            path: Where.
+            content: What.
+            headers: What a bucket answers readers with, such as ``Content-Type``; a folder keeps none.
+        """
+        attributes = dict(headers) if headers and isinstance(self._backend, S3Store) else None
         with storage_errors(self.uri):
-            obstore.put(self._backend, path, content, use_multipart=False)
+            obstore.put(self._backend, path, content, attributes=attributes, use_multipart=False)
 
     def create(self, path: str, content: bytes) -> bool:
         """Write a small file only where there is none; return whether it was written."""
@@ -93,7 +101,21 @@ class Store:
     async def write_stream(self, path: str, chunks: AsyncIterator[bytes]) -> None:
         """Write a file of any size in bounded memory; it appears when complete, or not at all."""
         with storage_errors(self.uri):
-            await obstore.put_async(self._backend, path, chunks, use_multipart=True)
+            # Parts of 5 MiB wait in memory until they are sent: few, as several files are written at once.
+            await obstore.put_async(
+                self._backend, path, chunks, use_multipart=True, max_concurrency=_PARALLEL_PARTS
+            )
+
+    async def read_stream(self, path: str) -> AsyncGenerator[bytes, None]:
+        """Yield the content of a file of any size in chunks.
+
+        Raises:
+            ArtifactNotFoundError: There is none.
+        """
+        with storage_errors(self.uri):
+            answer = await obstore.get_async(self._backend, path)
+            async for chunk in answer.stream():
+                yield bytes(chunk)
 
     def size(self, path: str) -> int | None:
         """Return the bytes of a file, or ``None`` where there is none."""

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from cohortflow.cohort.definition import SUBJECT_COLUMNS
 from cohortflow.errors import StudyError
 from cohortflow.fhir.views.analysis import AnalyzedView, analyze_view
+from cohortflow.model import SqlQuery
 from cohortflow.quality.suite import BoundSuite, bind_suite, load_suite
 from cohortflow.redaction.phi import classify_columns
 from cohortflow.redaction.plan import RedactionPlan, plan_redaction
 from cohortflow.terminology.mapping import CodeMapping, mapped_columns
+from cohortflow.workflow.code_maps import map_sources
 from cohortflow.workflow.document import nearest
 
 if TYPE_CHECKING:
@@ -31,8 +33,8 @@ class DatasetPlan:
     """One dataset through every step.
 
     Attributes:
-        name: The view's name, or ``cohort``.
-        view: The analysed view; ``None`` for the cohort.
+        name: The view's or query's name, or ``cohort``.
+        view: The analysed view; ``None`` for a query and the cohort.
         columns: Columns before redaction, with the mapped ones, each with its PHI class.
         mappings: Code mappings to apply.
         redaction: What happens to each column.
@@ -94,10 +96,14 @@ def plan_datasets(
         sources[f"views/{name}"] = document
         view = analyze_view(document)
         datasets[name] = _plan(name, view, view.columns, spec, policy, catalog)
+    for name in spec.sql.queries if spec.sql else ():
+        query = SqlQuery.load(catalog, name)
+        sources[f"queries/{name}"] = query.model_dump(mode="json")
+        columns = tuple(column.to_column() for column in query.columns)
+        datasets[name] = _plan(name, None, columns, spec, policy, catalog)
     for name, dataset in datasets.items():
         for mapping in dataset.mappings:
-            for concept_map in mapping.maps:
-                sources[f"conceptmaps/{concept_map}"] = catalog.load("conceptmaps", concept_map)
+            sources.update(map_sources(catalog, mapping))
         _check_columns(name, dataset, place)
         suite = dataset.suite.suite
         sources[f"expectations/{suite.name}"] = suite.model_dump(mode="json")
@@ -134,7 +140,7 @@ def _plan(
 
 def _check_columns(name: str, dataset: DatasetPlan, place: str) -> None:
     before: Mapping[str, str] = {
-        column: f"maps.{name}" for mapping in dataset.mappings for column in (mapping.code, mapping.system)
+        column: f"maps.{name}" for mapping in dataset.mappings for column in mapping.source_columns.values()
     }
     columns = [column.name for column in dataset.columns]
     for column, where in before.items():

@@ -33,6 +33,8 @@ class Environment(StrictModel):
         key_connection: Connection whose password is the project key.
         redaction: Policy used where the study names none.
         weakest_redaction: Standard that every policy used here must at least meet.
+        extract_pool: Airflow pool of the extract tasks; ``{connection}`` stands for the study's
+            connection, for a pool per source.
     """
 
     environment: str
@@ -41,6 +43,7 @@ class Environment(StrictModel):
     key_connection: str
     redaction: str
     weakest_redaction: Standard
+    extract_pool: str = "cohortflow_exports"
 
 
 def name_environment() -> str:

@@ -30,6 +30,8 @@ class StepKind(StrEnum):
     """What a step does, in the order of the pipeline."""
 
     EXTRACT = "extract"
+    EXTRACT_SQL = "extract_sql"
+    WITHDRAW = "withdraw"
     TRANSFORM = "transform"
     SELECT = "select_cohort"
     MAP = "map"
@@ -99,6 +101,12 @@ class Plan:
         """The study's name with its variant: the identity of its datasets."""
         return f"{self.study}~{self.variant}" if self.variant else self.study
 
+    @property
+    def extract_pool(self) -> str:
+        """Airflow pool of the extract task."""
+        source = self.spec.source
+        return source.pool or self.environment.extract_pool.replace("{connection}", source.connection)
+
     def step(self, step_id: str) -> Step:
         """Return a step by id."""
         return next(step for step in self.steps if step.id == step_id)
@@ -134,7 +142,7 @@ def compile_plan(
     policy = load_policy(catalog, spec.redaction.policy or bound.redaction)
     check_strictness(policy, bound.weakest_redaction, environment=environment)
     datasets, sources = plan_datasets(spec, policy, catalog, study.template.document.path)
-    published = spec.views if spec.cohort is None else (COHORT_DATASET, *spec.views)
+    published = spec.datasets if spec.cohort is None else (COHORT_DATASET, *spec.datasets)
     steps = _build_steps(spec, published)
     check_safety(steps)
     return Plan(
@@ -171,7 +179,7 @@ def _check_names(spec: WorkflowSpec, study: LoadedStudy, catalog: Catalog) -> No
         "redaction.overrides": spec.redaction.overrides,
         "quality.expectations": spec.quality.expectations,
     }
-    known = [COHORT_DATASET, *catalog.names("views")]
+    known = [COHORT_DATASET, *catalog.names("views"), *catalog.names("queries")]
     document = study.template.document
     for place, settings in places.items():
         for view in settings:
@@ -184,7 +192,16 @@ def _check_names(spec: WorkflowSpec, study: LoadedStudy, catalog: Catalog) -> No
 
 
 def _build_steps(spec: WorkflowSpec, published: tuple[str, ...]) -> tuple[Step, ...]:
-    steps = [Step(StepKind.EXTRACT), Step(StepKind.TRANSFORM, needs=("extract",))]
+    # Deletions reach what was published before anything can fail for the new data's sake.
+    steps = [
+        Step(StepKind.EXTRACT),
+        Step(StepKind.WITHDRAW, needs=("extract",)),
+    ]
+    if spec.sql is not None:
+        steps.append(Step(StepKind.EXTRACT_SQL))
+    steps.append(
+        Step(StepKind.TRANSFORM, needs=("withdraw",) if spec.sql is None else ("withdraw", "extract_sql"))
+    )
     if spec.cohort is not None:
         steps.append(Step(StepKind.SELECT, needs=("transform",)))
     shared = steps[-1].id

@@ -83,6 +83,7 @@ class Run:
         catalog: The catalog.
         progress: Takes counts.
         fresh_export: Export again even where this interval's export is complete.
+        wait: Whether to wait for other runs, and for a server that takes no export yet.
     """
 
     plan: Plan
@@ -92,6 +93,7 @@ class Run:
     catalog: Catalog
     progress: Progress = field(default_factory=NoProgress)
     fresh_export: bool = False
+    wait: bool = True
 
     @cached_property
     def raw(self) -> Store:

@@ -27,6 +27,7 @@ COMMAND = Path(sys.executable).with_name("cohortflow")
         "synth",
         "sandbox serve",
         "lake prepare",
+        "source probe",
         "schema write",
     ],
 )
@@ -78,7 +79,7 @@ def test_failures_are_a_message_and_an_exit_code(monkeypatch, capsys, error, cod
     def fail(*_args, **_kwargs):
         raise error
 
-    monkeypatch.setattr(main, "cli", fail)
+    monkeypatch.setattr(main, "make_cli", lambda _arguments: fail)
     assert run(["study", "lint"]) == code
     assert capsys.readouterr().err.strip() == shown
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from dataclasses import replace
 from urllib.parse import parse_qs
 
 import httpx
@@ -10,7 +11,8 @@ import jwt
 import pytest
 from connectors_doubles import BASE, STATUS, Ehr, FakeClock, bulk_of, reply
 
-from cohortflow.connectors import ExportRequest, FhirSource, InProgress
+from cohortflow.connectors import PROFILES, ExportRequest, FhirSource, InProgress
+from cohortflow.connectors.key_set import KeySet
 from cohortflow.connectors.keys import load_signing_key
 from cohortflow.errors import AuthorizationError, ConfigurationError, TransientSourceError
 
@@ -248,3 +250,72 @@ async def test_unreachable_token_endpoint_fails_the_kick_off_as_transient(server
     async with bulk_of(server, source=source, attempts=2) as bulk:
         with pytest.raises(TransientSourceError):
             await bulk.kick_off(ExportRequest())
+
+
+async def test_a_rotated_set_signs_with_the_next_key_when_its_time_comes(server, source, clock):
+    server.on("POST", TOKEN_URL, token("t1", 300), token("t2", 300))
+    rotated = KeySet.generate("ES384", clock.now).rotate(clock.now, overlap=3600)
+    new, old = rotated.keys
+    key = load_signing_key(rotated.to_text(), place="test", now=clock.now)
+    async with bulk_of(server, source=replace(source, key=key), clock=clock) as bulk:
+        await bulk.poll(STATUS)
+        clock.now += 3600
+        await bulk.poll(STATUS)
+    sent = [form(request)["client_assertion"] for request in server.sent("POST", TOKEN_URL)]
+    assert [jwt.get_unverified_header(assertion)["kid"] for assertion in sent] == [old.kid, new.kid]
+
+
+async def test_a_repeated_token_request_has_a_jti_of_its_own(server, source):
+    server.on("POST", TOKEN_URL, reply(503), httpx.ReadTimeout("late"), token())
+    async with bulk_of(server, source=source) as bulk:
+        await bulk.poll(STATUS)
+    jtis = [
+        jwt.decode(form(request)["client_assertion"], options={"verify_signature": False})["jti"]
+        for request in server.sent("POST", TOKEN_URL)
+    ]
+    assert len(set(jtis)) == len(jtis) == 3
+
+
+async def test_behind_a_proxy_assertions_name_the_real_token_endpoint(server, source, clock):
+    behind = replace(source, audience="https://login.real.example.org/token")
+    async with bulk_of(server, source=behind, clock=clock) as bulk:
+        await bulk.poll(STATUS)
+    [request] = server.sent("POST", TOKEN_URL)
+    claims = jwt.decode(form(request)["client_assertion"], options={"verify_signature": False})
+    assert claims["aud"] == "https://login.real.example.org/token"
+
+
+@pytest.mark.parametrize("headers", [{}, {"epic-client-id": "other"}])
+async def test_epic_is_told_the_client_id_with_the_token_request_too(server, source, headers):
+    epic = replace(source, profile=PROFILES["epic"], headers=headers)
+    async with bulk_of(server, source=epic) as bulk:
+        await bulk.poll(STATUS)
+    sent = [request.headers.get_list("Epic-Client-ID") for request in server.requests]
+    assert sent == [["other" if headers else "app"]] * 2
+
+
+@pytest.mark.parametrize("expires_in", [None, "soon", "NaN", 0, -1])
+async def test_a_token_without_a_usable_lifetime_is_renewed_early(server, source, clock, expires_in):
+    server.on("POST", TOKEN_URL, token("t1", expires_in), token("t2"))
+    async with bulk_of(server, source=source, clock=clock) as bulk:
+        await bulk.poll(STATUS)
+        clock.now += 280
+        await bulk.poll(STATUS)
+    assert len(server.sent("POST", TOKEN_URL)) == 2
+
+
+@pytest.mark.parametrize(
+    ("auth", "remedy"),
+    [
+        ("none", "went without credentials"),
+        ("basic", "Check login and password"),
+        ("client_secret", "A fresh token was refused"),
+    ],
+)
+async def test_what_401_means_depends_on_what_was_sent(server, auth, remedy):
+    server.on("GET", STATUS, reply(401))
+    asked = FhirSource("ehr", BASE, auth=auth, client_id="app", secret="s3cr3t", token_url=TOKEN_URL)
+    async with bulk_of(server, source=asked) as bulk:
+        with pytest.raises(AuthorizationError) as caught:
+            await bulk.poll(STATUS)
+    assert remedy in caught.value.remedy

@@ -108,7 +108,7 @@ async def test_parameter_that_the_server_ignores_cancels_and_refuses_the_export(
     body = outcome("warning", "not-supported", details="59100")
     ehr = Ehr().on("GET", f"{BASE}/$export", reply(202, body=body, headers={"Content-Location": STATUS}))
     ehr.on("DELETE", STATUS, reply(202))
-    source = FhirSource("ehr", BASE, profile=ServerProfile(fatal_codes=frozenset({"59100"})))
+    source = FhirSource("ehr", BASE, profile=ServerProfile(codes={"59100": "fail"}))
     async with bulk_of(ehr, source=source) as bulk:
         with pytest.raises(ExportRejectedError, match="59100"):
             await bulk.kick_off(ExportRequest())

@@ -372,10 +372,10 @@ async def test_profile_decides_which_codes_are_warnings_and_which_refuse_the_exp
     line = json.dumps(outcome("error", details="59204")).encode()
     ehr.on("GET", STATUS, reply(body=manifest(error=[("OperationOutcome", f"{FILES}/e1", {})])))
     ehr.on("GET", f"{FILES}/e1", reply(body=line))
-    lenient = FhirSource("ehr", BASE, profile=ServerProfile(warning_codes=frozenset({"59204"})))
+    lenient = FhirSource("ehr", BASE, profile=ServerProfile(codes={"59204": "warn"}))
     async with bulk_of(ehr, source=lenient) as bulk:
         assert (await run_export(bulk, REQUEST, sink)).severities == {"warning": 1}
-    strict = FhirSource("ehr", BASE, profile=ServerProfile(fatal_codes=frozenset({"59204"})))
+    strict = FhirSource("ehr", BASE, profile=ServerProfile(codes={"59204": "fail"}))
     async with bulk_of(ehr, source=strict) as bulk:
         with pytest.raises(ExportRejectedError, match="59204"):
             await run_export(bulk, ExportRequest(types=("Patient",)), sink)

@@ -6,8 +6,9 @@ import jwt
 import pytest
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from cohortflow.connectors import FhirSource
+from cohortflow.connectors import PROFILES, FhirSource, settings
 from cohortflow.connectors.keys import load_signing_key
+from cohortflow.connectors.settings import CONNECTION_TYPES
 from cohortflow.errors import ConfigurationError
 from cohortflow.model import Connection
 
@@ -103,6 +104,79 @@ def test_wrong_fields_are_named_with_a_remedy_and_without_secrets(fields, named)
     assert "epic_prod" in caught.value.place
     assert caught.value.remedy
     assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scopes", [None, "system/*.read", "system/Patient.read system/*.rs"])
+def test_scopes_for_all_types_are_refused_where_the_server_refuses_them(scopes, ec_pem):
+    extra = {"profile": "cerner"} | ({"scopes": scopes} if scopes else {})
+    with pytest.raises(ConfigurationError, match="all types at once") as caught:
+        read(login="app", password=ec_pem, extra=extra)
+    assert "system/Patient.read" in caught.value.remedy
+
+
+def test_scopes_by_type_suit_every_server(ec_pem):
+    scopes = ["system/Patient.read", "system/Group.read"]
+    source = read(login="app", password=ec_pem, extra={"profile": "cerner", "scopes": scopes})
+    assert source.scopes == tuple(scopes)
+    secret = read(
+        login="account",
+        password="s3cr3t",
+        extra={"profile": "cerner", "auth": "client_secret", "scopes": scopes},
+    )
+    assert secret.scopes == tuple(scopes)
+    # A password goes with each request, and no scope is asked for.
+    assert read(login="user", password="s3cr3t", extra={"profile": "cerner", "auth": "basic"}).key is None
+
+
+def test_the_address_of_the_published_keys_is_read(ec_pem):
+    url = "https://keys.example.org/jwks.json"
+    assert read(login="app", password=ec_pem, extra={"jwks_url": url}).jwks_url == url
+
+
+@pytest.mark.parametrize(
+    ("conn_type", "extra", "profile"),
+    [
+        ("fhir", {}, "generic"),
+        ("fhir", {"profile": "epic"}, "epic"),
+        ("epic", {}, "epic"),
+        ("cerner", {}, "cerner"),
+        ("cerner", {"profile": "soarian"}, "soarian"),
+        ("cerner", {"profile": "hdr"}, "hdr"),
+    ],
+)
+def test_the_type_of_a_connection_chooses_the_profile(conn_type, extra, profile):
+    assert read(conn_type=conn_type, extra=extra).profile.name == profile
+
+
+@pytest.mark.parametrize(
+    ("conn_type", "profile", "remedy"),
+    [("epic", "cerner", "'cerner'"), ("epic", "generic", "'fhir'"), ("cerner", "epic", "'epic'")],
+)
+def test_a_profile_of_another_vendor_is_refused(conn_type, profile, remedy):
+    with pytest.raises(ConfigurationError, match="'profile'") as caught:
+        read(conn_type=conn_type, extra={"profile": profile})
+    assert f"a connection of type {remedy}" in caught.value.remedy
+
+
+def test_every_profile_belongs_to_a_type_of_connection():
+    assert {name for profiles in CONNECTION_TYPES.values() for name in profiles} == set(PROFILES)
+    assert all(kind in ("fhir", profiles[0]) for kind, profiles in CONNECTION_TYPES.items())
+
+
+@pytest.mark.parametrize("empty", [None, ""])
+def test_extras_that_a_form_left_empty_count_as_left_out(ec_pem, empty):
+    extra = dict.fromkeys(sorted(settings._FIELDS), empty)
+    assert read(login="app", password=ec_pem, extra=extra) == read(login="app", password=ec_pem)
+
+
+def test_mappings_may_be_written_as_json():
+    extra = {"headers": '{"X-Site": "north"}', "profile_overrides": '{"poll_seconds": 5}'}
+    source = read(extra=extra)
+    assert source.headers == {"X-Site": "north"}
+    assert source.profile.poll_seconds == 5
+    for wrong in ("{", "[]", "7"):
+        with pytest.raises(ConfigurationError, match="'profile_overrides'"):
+            read(extra={"profile_overrides": wrong})
 
 
 def test_unrelated_extras_are_left_alone():

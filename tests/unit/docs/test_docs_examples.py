@@ -10,10 +10,11 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from cohortflow.cli.main import cli
+from cohortflow.cli.main import make_cli
 from cohortflow.connectors import FhirSource, settings
 from cohortflow.model import Catalog, EnvDeployment
 from cohortflow.redaction import load_policy
+from cohortflow.registry import REGISTRY_CONNECTION, locate_registry
 from cohortflow.sandbox import generate_client_key
 from cohortflow.workflow.environment import load_environment
 from cohortflow.workflow.plan import compile_plan
@@ -148,12 +149,14 @@ def exported():
 def test_connections_are_accepted(tmp_path, name, value):
     key = tmp_path / "key.json"
     key.write_text(json.dumps(generate_client_key()[0]))
-    value = re.sub(r'"private_key_file": "[^"]*", "kid": "[^"]*"', f'"private_key_file": "{key}"', value)
+    value = re.sub(r'"private_key_file": "[^"]*"(, "kid": "[^"]*")?', f'"private_key_file": "{key}"', value)
     conn_id = name.removeprefix("AIRFLOW_CONN_").lower()
     connection = EnvDeployment({name: value}).connection(conn_id)
-    if connection.conn_type == "fhir":
+    if connection.conn_type in settings.CONNECTION_TYPES:
         assert set(connection.extra) <= settings._FIELDS
         assert FhirSource.from_connection(connection).base_url
+    elif conn_id == REGISTRY_CONNECTION:
+        assert locate_registry(EnvDeployment({name: value})).drivername == "postgresql+psycopg"
     else:
         assert (connection.conn_type, conn_id) == ("aws", "cohortflow_lake")
 
@@ -172,7 +175,7 @@ def commands():
 
 @pytest.mark.parametrize("words", list(commands()))
 def test_commands_exist(words):
-    command = get_command(cli)
+    command = get_command(make_cli())
     rest = list(words)
     while rest and rest[0] in getattr(command, "commands", {}):
         command = command.commands[rest.pop(0)]

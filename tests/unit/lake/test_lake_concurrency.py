@@ -52,13 +52,13 @@ class TestTableMadeByAnother:
     @pytest.fixture
     def blind_at_first(self, store, monkeypatch):
         land_dataset(rows(1), landing(hours=1, content="a"), store)
-        see, looks = delta._open_table, []
+        see, looks = delta.open_table, []
 
         def look(uri, store):
             looks.append(uri)
             return None if len(looks) == 1 else see(uri, store)
 
-        monkeypatch.setattr(delta, "_open_table", look)
+        monkeypatch.setattr(delta, "open_table", look)
         return store
 
     def test_older_data_do_not_replace_its_rows(self, blind_at_first):

@@ -27,6 +27,11 @@ def test_a_file_is_written_read_and_replaced(store):
     assert files(store) == ["a/b.json"]
 
 
+def test_a_folder_takes_a_file_with_headers_that_it_cannot_keep(store):
+    store.write("jwks.json", b"{}", headers={"Content-Type": "application/json"})
+    assert store.read("jwks.json") == b"{}"
+
+
 def test_create_never_replaces(store):
     assert store.create("key", b"one")
     assert not store.create("key", b"two")

@@ -3,6 +3,8 @@
 Pages are cut by the query's key (`WHERE key > last ORDER BY key`), so that none costs more than the one
 before, no transaction stays open while files are written, and a killed worker's successor goes on after the
 last page that was written. Each page is one file; the state beside the files names them and the last key.
+Files are named after their content: runs that extract the same query at once, with pages of whatever size,
+never replace a file that the other's state names.
 """
 
 from __future__ import annotations
@@ -112,8 +114,9 @@ def extract_query(
     page_rows: int = PAGE_ROWS,
     progress: Progress | None = None,
 ) -> SqlState:
-    """Write all rows of a query to ``<prefix>/part-NNNNN.parquet``, or go on with what an attempt left.
+    """Write all rows of a query to Parquet files below ``prefix``, or go on with what an attempt left.
 
+    An extraction that was complete before the interval ended lacks what came after, and begins anew.
     Rows that are added or removed meanwhile may or may not be in the result; rows that stay are, once.
 
     Args:
@@ -133,10 +136,10 @@ def extract_query(
     """
     progress = progress or NoProgress()
     pages = QueryPages(engine, query, interval)
-    state = read_sql_state(store, prefix)
-    if state is not None and state.query_digest == query.digest and state.complete:
+    state = _read_current(store, prefix, query, interval)
+    if state is not None and state.complete:
         return state
-    if state is None or state.query_digest != query.digest:
+    if state is None:
         pages.check_key()
         state = SqlState(query_digest=query.digest, started_at=pages.read_clock())
     while not state.complete:
@@ -144,10 +147,21 @@ def extract_query(
         if rows or not state.parts:  # an empty result is one empty file: readers need its schema
             state = _write_page(state, pages, rows, store, prefix)
         state = state.model_copy(update={"complete": not more})
+        standing = _read_current(store, prefix, query, interval)
+        if standing is not None and standing.complete:  # another run was faster: its steps read that
+            return standing
         store.write(f"{prefix}/{_STATE}", state.model_dump_json().encode())
         progress.update(query.query, state.rows, None, "rows")
     _log.info("Extracted %d rows of the query %s", state.rows, query.query)
     return state
+
+
+def _read_current(store: FileStore, prefix: str, query: SqlQuery, interval: DataInterval) -> SqlState | None:
+    """Return the state of an extraction that can be used, or gone on with; ``None``: begin anew."""
+    state = read_sql_state(store, prefix)
+    if state is None or state.query_digest != query.digest:
+        return None
+    return None if state.complete and state.started_at < interval.end else state
 
 
 def _write_page(
@@ -156,9 +170,10 @@ def _write_page(
     buffer = io.BytesIO()
     pq.write_table(pages.to_arrow(rows), buffer, compression="zstd")
     content = buffer.getvalue()
-    name = f"part-{len(state.parts):05d}.parquet"
+    digest = hashlib.sha256(content).hexdigest()
+    name = f"part-{len(state.parts):05d}-{digest[:16]}.parquet"
     store.write(f"{prefix}/{name}", content)
-    part = SqlPart(name=name, rows=len(rows), sha256=hashlib.sha256(content).hexdigest())
+    part = SqlPart(name=name, rows=len(rows), sha256=digest)
     changes: dict[str, Any] = {"parts": (*state.parts, part)}
     if rows:
         changes["last_key"] = pages.key_of(rows[-1])

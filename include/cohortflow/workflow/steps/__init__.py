@@ -9,6 +9,7 @@ from cohortflow.workflow.plan import StepKind
 from cohortflow.workflow.run import Run, StepResult
 from cohortflow.workflow.steps.clean import clean_work
 from cohortflow.workflow.steps.extract import extract_bulk
+from cohortflow.workflow.steps.extract_sql import extract_queries
 from cohortflow.workflow.steps.land import land_view
 from cohortflow.workflow.steps.map import map_view
 from cohortflow.workflow.steps.redact import redact_view
@@ -16,12 +17,15 @@ from cohortflow.workflow.steps.release import write_release
 from cohortflow.workflow.steps.select import select_subjects
 from cohortflow.workflow.steps.transform import transform_views
 from cohortflow.workflow.steps.validate import validate_datasets
+from cohortflow.workflow.steps.withdraw import withdraw_deleted
 
 __all__ = ["STEPS"]
 
 STEPS: Mapping[StepKind, Callable[[Run, str], StepResult]] = MappingProxyType(
     {
         StepKind.EXTRACT: extract_bulk,
+        StepKind.EXTRACT_SQL: extract_queries,
+        StepKind.WITHDRAW: withdraw_deleted,
         StepKind.TRANSFORM: transform_views,
         StepKind.SELECT: select_subjects,
         StepKind.MAP: map_view,

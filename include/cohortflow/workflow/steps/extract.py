@@ -4,166 +4,166 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
-import logging
-from datetime import datetime
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from cohortflow.connectors import (
-    BulkExport,
-    ExportRequest,
-    ExportState,
-    ExtractionResult,
-    FhirSource,
-    InProgress,
-    Phase,
-    connect,
-    download_all,
-    ensure_started,
-    poll_once,
-    run_export,
-)
-from cohortflow.connectors.state import read_state, write_state
-from cohortflow.errors import ArtifactNotFoundError
-from cohortflow.lake import RawExport
-from cohortflow.workflow.datasets import views_to_read
+from cohortflow.connectors import connect
+from cohortflow.errors import ExportExpiredError, SourceBusyError
+from cohortflow.registry import open_registry
+from cohortflow.workflow.export_plan import Extraction, plan_extraction, read_chain
+from cohortflow.workflow.export_turn import ExportTurn, Waiting
 from cohortflow.workflow.run import Run, StepResult
+
+if TYPE_CHECKING:
+    from cohortflow.workflow.export_plan import ExportPlan
 
 __all__ = [
     "Extraction",
+    "Waiting",
     "advance_extraction",
+    "cancel_extraction",
     "describe_extraction",
     "extract_bulk",
+    "load_chain",
     "load_extraction",
     "plan_extraction",
 ]
 
-_log = logging.getLogger(__name__)
-
-_SECONDS_PER_HOUR = 3600
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Extraction:
-    """A complete export.
-
-    Attributes:
-        export: Its folder in the raw zone.
-        result: Files and counts.
-        digest: SHA-256 over the files' digests: equal exports have equal ones.
-    """
-
-    export: RawExport
-    result: ExtractionResult
-    digest: str
-
-    def uris(self, resource: str) -> list[str]:
-        """Return the URIs of a resource type's files."""
-        return [self.export.uri(name) for name in self.result.files.get(resource, ())]
-
-
-def plan_extraction(run: Run) -> tuple[FhirSource, ExportRequest, RawExport]:
-    """Return the server, the request and the folder of a run's export.
-
-    The folder depends on the request and the interval and not on the run, so that a run repeated
-    later works on the data that the interval had; ``fresh_export`` asks for new ones. An export taken
-    before the interval ended is not used again.
-
-    Raises:
-        ConfigurationError: The connection is missing or wrong.
-        ProjectKeyError: The project key is; checked here, before patient data are fetched.
-    """
-    run.key.fingerprint  # noqa: B018  # reading it checks the key
-    spec = run.plan.spec.source
-    source = FhirSource.from_connection(run.deployment.connection(spec.connection))
-    patience = dataclasses.replace(source.profile, max_wait_seconds=spec.max_wait_hours * _SECONDS_PER_HOUR)
-    source = dataclasses.replace(source, profile=patience)
-    views = (run.plan.datasets[name].view for name in views_to_read(run.plan.spec))
-    resources = {view.resource for view in views if view is not None}
-    request = ExportRequest(
-        level=spec.level,
-        group_id=spec.group or "",
-        types=tuple(sorted(resources | set(spec.resource_types))),
-        type_filters=spec.type_filters,
-    )
-    folder = request.digest[:16]
-    if run.fresh_export:
-        folder += "-" + hashlib.sha256(run.run_id.encode()).hexdigest()[:8]
-    prefix = f"{spec.connection}/{run.plan.study}/{run.interval.key}/{folder}"
-    return source, request, RawExport(run.raw, prefix)
+_LOOK_SECONDS = 2.0
 
 
 def extract_bulk(run: Run, _view: str = "") -> StepResult:
-    """Export and download everything that the views read; resumes what an earlier attempt left."""
-    source, request, export = plan_extraction(run)
+    """Export and download everything that the views read; resumes what an earlier attempt left.
 
-    async def extract() -> None:
-        await _discard_early_export(run, export)
-        async with connect(source) as client:
-            await run_export(BulkExport(client), request, export, run.progress)
-
-    asyncio.run(extract())
+    Raises:
+        SourceBusyError: It would have to wait for the server or another run, and ``run.wait`` is off.
+    """
+    asyncio.run(_extract(run))
     return describe_extraction(run)
 
 
-async def advance_extraction(run: Run) -> RawExport | None:
-    """Start or resume a run's export and download it if it is ready.
+async def advance_extraction(run: Run, *, waiting_since: datetime | None = None) -> Waiting | None:
+    """Do what can be done of a run's export now; for schedulers that wait elsewhere.
+
+    Args:
+        run: The run.
+        waiting_since: When the server first refused the run's export.
 
     Returns:
-        ``None`` once everything is downloaded; the export's folder while the server prepares it.
+        ``None`` once everything is downloaded; otherwise what to wait for.
 
     Raises:
         ExportExpiredError: The server has forgotten it; the next call starts another.
         SourceError: The server failed otherwise.
+        RegistryError: The registry cannot be used, or another run has taken over.
     """
-    source, request, export = plan_extraction(run)
-    await _discard_early_export(run, export)
-    async with connect(source) as client:
-        bulk = BulkExport(client)
-        await ensure_started(bulk, request, export)
-        if isinstance(await poll_once(bulk, export), InProgress):
-            return export
-        await download_all(bulk, export, run.progress)
-    return None
+    async with _opened(run, hand_over=True, waiting_since=waiting_since) as turn:
+        return await turn.take()
 
 
-async def _discard_early_export(run: Run, export: RawExport) -> None:
-    """Make a complete export void that was taken before the interval ended: it lacks what came after."""
-    state = await read_state(export)
-    if state is None or state.phase is not Phase.COMPLETE:
+async def cancel_extraction(run: Run) -> None:
+    """Cancel a run's unfinished export on the server."""
+    async with _opened(run) as turn:
+        await turn.cancel()
+
+
+@asynccontextmanager
+async def _opened(
+    run: Run, *, hand_over: bool = False, waiting_since: datetime | None = None
+) -> AsyncIterator[ExportTurn]:
+    plan: ExportPlan = await asyncio.to_thread(plan_extraction, run)
+    registry = await asyncio.to_thread(open_registry, run.deployment)
+    async with connect(plan.source) as client:
+        yield ExportTurn(run, plan, client, registry, hand_over=hand_over, waiting_since=waiting_since)
+
+
+async def _extract(run: Run) -> None:
+    async with _opened(run) as turn:
+        restarted = False
+        started = turn.client.clock.time()
+        while True:
+            try:
+                waiting = await turn.take()
+            except ExportExpiredError:
+                if restarted:
+                    raise
+                restarted = True
+                continue
+            if waiting is None:
+                return
+            if waiting.reason == "server":
+                await turn.client.clock.sleep(_seconds_until(turn, waiting.until))
+                continue
+            if not run.wait:
+                raise SourceBusyError(
+                    f"The export has to wait until {_show(waiting.until)}: {waiting.note}.",
+                    place=turn.plan.source.host,
+                    remedy="Run it again then, or let it wait; 'cohortflow registry locks' shows what for.",
+                )
+            await _wait(turn, waiting, started)
+
+
+async def _wait(turn: ExportTurn, waiting: Waiting, started: float) -> None:
+    """Wait with a sign of life; until the next look for another run, to the end for the server."""
+    if waiting.reason == "lease":
+        waited = int(turn.client.clock.time() - started)
+        turn.run.progress.update(f"waiting: {waiting.note}", waited, None, "s")
+        await turn.client.clock.sleep(_LOOK_SECONDS)
         return
-    if datetime.fromisoformat(state.transaction_time) < run.interval.end:
-        _log.info("The export at hand was taken before the interval ended; exporting again")
-        await write_state(export, state.evolve(phase=Phase.EXPIRED))
+    total = int(_seconds_until(turn, waiting.until)) + 1
+    task = f"waiting until {_show(waiting.until)}: {waiting.note}"
+    while (left := _seconds_until(turn, waiting.until)) > 0:
+        turn.run.progress.update(task, total - int(left), total, "s")
+        await turn.client.clock.sleep(min(left, _LOOK_SECONDS))
+        if await asyncio.to_thread(turn.registry.postponed, waiting.subject) is None:
+            return  # an operator let it go on
+    turn.run.progress.update(task, total, total, "s")
+
+
+def _seconds_until(turn: ExportTurn, moment: datetime) -> float:
+    return max(0.0, moment.timestamp() - turn.client.clock.time())
+
+
+def _show(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def describe_extraction(run: Run) -> StepResult:
     """Sum up the complete export of a run."""
-    extraction = load_extraction(run)
-    result = extraction.result
+    chain = load_chain(run)
+    result = chain[-1].result
     return StepResult(
         facts={
+            "kind": "incremental" if chain[-1].since else "full",
+            "exports": len(chain),
             "resources": dict(result.resources),
             "bytes": result.bytes,
             "transaction_time": result.transaction_time,
             "issues": dict(result.severities),
             "partial": result.is_partial,
+            "coverage": [dataclasses.asdict(row) for row in result.coverage],
         }
     )
 
 
 def load_extraction(run: Run) -> Extraction:
-    """Return the complete export of a run.
+    """Return the complete export of a run: the last one of its chain.
 
     Raises:
         ArtifactNotFoundError: There is none, or it is not complete.
     """
-    _, _, export = plan_extraction(run)
-    state: ExportState | None = asyncio.run(read_state(export))
-    if state is None or state.phase is not Phase.COMPLETE:
-        raise ArtifactNotFoundError(
-            "The raw zone holds no complete export of this interval.",
-            place=export.store.child(export.prefix),
-            remedy="Run the extraction first.",
-        )
-    digest = hashlib.sha256("".join(sorted(item.sha256 for item in state.files)).encode())
-    return Extraction(export, ExtractionResult.from_state(state), digest.hexdigest())
+    return load_chain(run)[-1]
+
+
+def load_chain(run: Run) -> tuple[Extraction, ...]:
+    """Return the exports that together give the source's state for a run, oldest first.
+
+    The first is a full export; what follows are incremental ones, ordered by transaction time, up to
+    the run's own, which is the last. Of a resource that several hold, the last one's is the valid one.
+
+    Raises:
+        ArtifactNotFoundError: One of them is missing or not complete.
+    """
+    return read_chain(run.raw, plan_extraction(run).export.prefix)

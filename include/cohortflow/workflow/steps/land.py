@@ -12,7 +12,12 @@ from cohortflow.workflow.run import Run, StepResult
 from cohortflow.workflow.steps.redact import STEP as REDACT
 from cohortflow.workflow.steps.transform import STEP as TRANSFORM
 
-__all__ = ["land_view"]
+__all__ = ["land_view", "name_application"]
+
+
+def name_application(run: Run) -> str:
+    """Return the identity under which a study's intervals land."""
+    return f"cohortflow/{run.plan.name}"
 
 
 def land_view(run: Run, view: str) -> StepResult:
@@ -29,7 +34,7 @@ def land_view(run: Run, view: str) -> StepResult:
         Landing(
             name=view,
             path=view,
-            application=f"cohortflow/{run.plan.name}",
+            application=name_application(run),
             interval=run.interval.key,
             transaction_time=datetime.fromisoformat(export["transaction_time"]),
             content=content.hexdigest(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,9 @@ from cohortflow.workflow.plan import StepKind
 from cohortflow.workflow.run import Run, StepResult
 
 if TYPE_CHECKING:
-    from cohortflow.lake import Store
+    from cohortflow.lake import Store, WithdrawalCommit
 
-__all__ = ["list_releases", "read_release", "write_release"]
+__all__ = ["amend_releases", "list_releases", "read_release", "released_versions", "write_release"]
 
 
 _FOLDER = "_releases"
@@ -45,6 +45,15 @@ def read_release(datasets: Store, interval: str) -> dict[str, Any]:
     return document
 
 
+def released_versions(datasets: Store) -> dict[str, list[int]]:
+    """Return the versions that a study's release documents name, by dataset."""
+    versions: dict[str, set[int]] = {}
+    for interval in list_releases(datasets):
+        for dataset in read_release(datasets, interval)["datasets"]:
+            versions.setdefault(dataset["name"], set()).add(int(dataset["version"]))
+    return {name: sorted(found) for name, found in versions.items()}
+
+
 def write_release(run: Run, _view: str = "") -> StepResult:
     """Write the release document: dataset versions, attrition, coverage, validation, seconds per step.
 
@@ -72,6 +81,8 @@ def write_release(run: Run, _view: str = "") -> StepResult:
         "datasets": [_describe(run, dataset) for record in landed for dataset in record["datasets"]],
         "extraction": _facts(results.get(StepKind.EXTRACT, {})),
         "malformed": results.get(StepKind.TRANSFORM, {}).get("malformed", {}),
+        "snapshot": results.get(StepKind.TRANSFORM, {}).get("snapshot", {}),
+        "deletions": _facts(results.get(StepKind.WITHDRAW, {})),
         "attrition": results.get(StepKind.SELECT, {}).get("attrition", []),
         "coverage": _by_view(results, StepKind.MAP, "coverage"),
         "validation": results.get(StepKind.VALIDATE, {}).get("validation", {}),
@@ -81,6 +92,35 @@ def write_release(run: Run, _view: str = "") -> StepResult:
     path = f"{_FOLDER}/{run.interval.key}.json"
     run.datasets.write(path, json.dumps(document, indent=1).encode())
     return StepResult(facts={"release": run.datasets.child(path), "datasets_released": len(landed)})
+
+
+def amend_releases(datasets: Store, name: str, withdrawals: Sequence[WithdrawalCommit]) -> None:
+    """Let release documents name the version of a dataset that its last withdrawal made.
+
+    What they say of rows is brought up to date, and what was withdrawn is listed. A document that is up
+    to date stays as it is, so that a run that was killed in between can be repeated.
+
+    Args:
+        datasets: The study's datasets.
+        name: The dataset.
+        withdrawals: All of its withdrawals, oldest first.
+    """
+    if not withdrawals:
+        return
+    for interval in list_releases(datasets):
+        document = read_release(datasets, interval)
+        amended = False
+        for dataset in document["datasets"]:
+            for commit in withdrawals if dataset["name"] == name else ():
+                if dataset["version"] >= commit.version:
+                    continue
+                removed = commit.rows.get(interval, 0)
+                dataset |= {"version": commit.version, "rows": dataset["rows"] - removed}
+                entry = {"dataset": name, "version": commit.version, "rows": removed}
+                document.setdefault("withdrawals", []).append(entry)
+                amended = True
+        if amended:
+            datasets.write(f"{_FOLDER}/{interval}.json", json.dumps(document, indent=1).encode())
 
 
 def _describe(run: Run, dataset: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from cohortflow.cohort import select_cohort
 from cohortflow.engine import read_table, write_table
-from cohortflow.terminology import load_value_set
+from cohortflow.workflow.code_maps import open_value_set
 from cohortflow.workflow.datasets import COHORT_DATASET
 from cohortflow.workflow.run import Run, StepResult
 from cohortflow.workflow.steps.transform import STEP as TRANSFORM
+from cohortflow.workflow.terminology import open_terminology
 
 __all__ = ["select_subjects"]
 
@@ -22,7 +23,10 @@ def select_subjects(run: Run, _view: str = "") -> StepResult:
     selection = select_cohort(
         views,
         definition,
-        {name: load_value_set(run.catalog, name) for name in definition.value_sets},
+        {
+            name: open_value_set(run.catalog, name, lambda: open_terminology(run.deployment))
+            for name in definition.value_sets
+        },
         run.interval.end,
         time_columns={name: column for name, column in times.items() if column},
     )

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from cohortflow.cohort import before, restrict
 from cohortflow.engine import describe_table, plan_write, read_table, write_table
 from cohortflow.errors import ArtifactNotFoundError, MalformedDataError
-from cohortflow.fhir.ndjson import read_views
+from cohortflow.fhir.snapshot import Snapshot, SnapshotRead, hide_subjects
 from cohortflow.fhir.views import CompiledView, compile_view
 from cohortflow.workflow.datasets import COHORT_DATASET, views_to_read
 from cohortflow.workflow.run import Run, StepResult
-from cohortflow.workflow.steps.extract import load_extraction
+from cohortflow.workflow.snapshot import open_snapshot
+from cohortflow.workflow.steps.extract import load_chain
+from cohortflow.workflow.steps.extract_sql import load_queries, read_query
+
+if TYPE_CHECKING:
+    from cohortflow.connectors.sql import SqlState
 
 __all__ = ["read_view", "transform_views"]
 
@@ -23,46 +31,78 @@ STEP = "transform"
 def transform_views(run: Run, _view: str = "") -> StepResult:
     """Compute every view from the raw files; views of one resource share one read of them.
 
-    Rows dated at or after the interval's end are left out. Malformed lines are listed by file and
-    line in the raw zone's ``_quarantine`` and counted.
+    Of each resource the valid occurrence counts, and what the source deleted is left out: see
+    ``cohortflow.fhir.snapshot``. Rows dated at or after the interval's end are left out. Malformed lines
+    are listed by file and line in the raw zone's ``_quarantine`` and counted.
 
     Raises:
         ArtifactNotFoundError: Another run replaced the export meanwhile.
         MalformedDataError: A resource type has a larger share of malformed lines than the study allows.
     """
-    extraction = load_extraction(run)
+    chain = load_chain(run)
+    snapshot = open_snapshot(run, chain)
+    latest = chain[-1].export
     names = views_to_read(run.plan.spec)
     by_resource: dict[str, list[CompiledView]] = defaultdict(list)
     for name in names:
         view = compile_view(run.catalog.load("views", name))
         by_resource[view.resource].append(view)
-    malformed: dict[str, int] = {}
+    reads: dict[str, SnapshotRead] = {}
     for done, (resource, views) in enumerate(sorted(by_resource.items())):
         run.progress.update(STEP, done, len(by_resource), "resource types")
-        read = read_views(views, extraction.uris(resource), storage_options=run.raw.polars_options)
-        _, bad = read.execute(lambda frames: [_plan_view(run, name, frame) for name, frame in frames.items()])
-        malformed[resource] = _quarantine(run, extraction.export.prefix, resource, bad)
+        reads[resource] = snapshot.execute(
+            views,
+            lambda frames: [_plan_view(run, snapshot, name, frame) for name, frame in frames.items()],
+        )
+        _quarantine(run, latest.prefix, resource, reads[resource].malformed)
     run.progress.update(STEP, len(by_resource), len(by_resource), "resource types")
+    malformed = {resource: read.malformed.height for resource, read in reads.items()}
     for resource, count in malformed.items():
-        _check_malformed(run, resource, count, extraction.result.resources.get(resource, 0))
-    references = tuple(describe_table(name, run.output_path(STEP, name), run.work) for name in names)
-    if load_extraction(run).digest != extraction.digest:
+        lines = sum(extraction.result.resources.get(resource, 0) for extraction in chain)
+        _check_malformed(run, resource, count, lines)
+    queries = load_queries(run)
+    for name, state in queries.items():
+        pl.collect_all([_plan_view(run, snapshot, name, read_query(run, name, state))])
+    references = tuple(
+        describe_table(name, run.output_path(STEP, name), run.work) for name in (*names, *queries)
+    )
+    if [extraction.digest for extraction in load_chain(run)] != [extraction.digest for extraction in chain]:
         raise ArtifactNotFoundError(
             "Another run replaced the export while this one read it.",
-            place=extraction.export.store.child(extraction.export.prefix),
+            place=latest.store.child(latest.prefix),
             remedy="Run the whole study again: clear the run's first task with all downstream tasks.",
         )
     return StepResult(
         references,
         {
-            "malformed": {name: count for name, count in malformed.items() if count},
-            "transaction_time": extraction.result.transaction_time,
-            "export_digest": extraction.digest,
+            "malformed": _count(malformed),
+            "snapshot": {
+                "exports": len(chain),
+                "hidden_patients": snapshot.hidden_patients.height,
+                "superseded": _count({resource: read.superseded for resource, read in reads.items()}),
+                "duplicates": _count({resource: read.duplicates for resource, read in reads.items()}),
+                "deleted": _count({resource: read.deleted for resource, read in reads.items()}),
+            },
+            "transaction_time": snapshot.transaction_time.isoformat(),
+            "export_digest": _combine(snapshot.digest, queries),
         },
     )
 
 
-def _plan_view(run: Run, name: str, frame: pl.LazyFrame) -> pl.LazyFrame:
+def _combine(digest: str, queries: Mapping[str, SqlState]) -> str:
+    """Return a digest of the export and of what the database gave."""
+    if not queries:
+        return digest
+    parts = [digest, *(f"{name}={state.digest}" for name, state in sorted(queries.items()))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _count(counts: Mapping[str, int]) -> dict[str, int]:
+    return {name: count for name, count in counts.items() if count}
+
+
+def _plan_view(run: Run, snapshot: Snapshot, name: str, frame: pl.LazyFrame) -> pl.LazyFrame:
+    frame = hide_subjects(frame, run.plan.datasets[name].redaction.subject, snapshot.hidden_patients)
     time_column = run.plan.datasets[name].time_column
     if time_column:
         frame = before(frame, time_column, run.interval.end)
@@ -79,13 +119,12 @@ def read_view(run: Run, name: str) -> pl.LazyFrame:
     return restrict(frame, subjects, subject)
 
 
-def _quarantine(run: Run, prefix: str, resource: str, malformed: pl.DataFrame) -> int:
+def _quarantine(run: Run, prefix: str, resource: str, malformed: pl.DataFrame) -> None:
     path = f"{prefix}/_quarantine/{resource}.parquet"
     if malformed.height:
         write_table(malformed.lazy(), resource, path, run.raw)
     else:
         run.raw.remove(path)  # of an earlier read
-    return malformed.height
 
 
 def _check_malformed(run: Run, resource: str, count: int, total: int) -> None:
