@@ -14,7 +14,7 @@ export UV_PYTHON_DOWNLOADS := never
 # Airflow takes seconds to import where Python may not keep what it compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo up down test check bench bench-kernels bench-peers docs schema lock format clean
+.PHONY: help setup demo up down test check lint bench bench-kernels bench-peers docs schema lock format clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -41,17 +41,20 @@ up: $(READY) ## Start Airflow with its UI, the sandbox EHR and S3 on loopback
 down: $(READY) ## Stop what `make up` started
 	@$(BIN)/python tools/up.py stop
 
+# Four at a time on two cores: tests with real servers mostly wait.
 test: $(READY) ## Run all tests
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
-check: $(READY) ## Lint, types, layers, documentation and the fast tests
+check: lint ## Lint, types, layers, documentation and the fast tests
+	$(BIN)/pytest -m "not integration" -n 2
+
+lint: $(READY) ## Lint, types, layers and documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml
 	$(BIN)/mkdocs build --quiet --strict --site-dir .cohortflow/site
-	$(BIN)/pytest -m "not integration" -n 2
 
 bench: bench-kernels bench-peers ## Measure throughput beside limits and beside other tools
 

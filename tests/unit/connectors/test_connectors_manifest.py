@@ -104,6 +104,18 @@ async def test_finished_export_whose_last_page_is_not_written_yet_goes_on(ehr, s
     assert result.resources == {"Patient": 2, "Condition": 1}
 
 
+async def test_a_manifest_of_too_many_pages_is_refused_and_not_cut(ehr, sink, monkeypatch):
+    from cohortflow.connectors import bulk as operations
+
+    monkeypatch.setattr(operations, "_MAX_PAGES", 2)
+    pages = [manifest([("Patient", f"{FILES}/p1", {})]) | following(f"{PAGES}/{n}") for n in (2, 3)]
+    ehr.on("GET", STATUS, reply(body=pages[0]))
+    ehr.on("GET", f"{PAGES}/2", reply(body=pages[1]))
+    async with bulk_of(ehr) as bulk:
+        with pytest.raises(ExportRejectedError, match="more than 2 pages"):
+            await run_export(bulk, REQUEST, sink)
+
+
 async def test_manifest_that_loses_files_is_taken_anew(ehr, sink):
     ehr.on(
         "GET",
