@@ -32,13 +32,18 @@ _STOP_SECONDS = 15.0
 
 
 def call(command: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
-    """Run a command to its end.
+    """Run a command to its end, or to that of this process.
 
     Raises:
         RuntimeError: It failed; the text holds its output.
     """
     result = subprocess.run(  # noqa: S603  # fixed commands of this project
-        command, env={**os.environ, **(environ or {})}, capture_output=True, text=True, check=False
+        command,
+        env={**os.environ, **(environ or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=_die_with_parent,  # no threads are running yet
     )
     if result.returncode:
         name = f"{Path(command[0]).name} {command[1]}"
