@@ -41,9 +41,8 @@ up: $(READY) ## Start Airflow with its UI, the sandbox EHR and S3 on loopback
 down: $(READY) ## Stop what `make up` started
 	@$(BIN)/python tools/up.py stop
 
-# Four at a time on two cores: tests with real servers mostly wait.
 test: $(READY) ## Run all tests
-	@$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint ## Lint, types, layers, documentation and the fast tests
 	$(BIN)/pytest -m "not integration" -n 2
