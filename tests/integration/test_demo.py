@@ -71,3 +71,29 @@ def test_interrupted_demo_leaves_no_process(tmp_path, number):
         assert time.monotonic() < deadline, [item.name() for item in left]
         time.sleep(0.1)
     assert process.returncode != 0
+
+
+SLOW_CHILD = """
+import ctypes, pathlib, sys, time
+from stack import processes
+
+real = ctypes.CDLL
+processes.ctypes.CDLL = lambda name: time.sleep(1) or real(name)
+with processes.ProcessGroup(pathlib.Path(sys.argv[1])) as group:
+    group.start("child", ["sleep", "600"])
+"""
+
+
+def test_child_ends_where_its_parent_was_killed_before_the_child_was_ready(tmp_path):
+    environ = {**os.environ, "PYTHONPATH": str(PROJECT / "tools")}
+    parent = psutil.Popen([sys.executable, "-c", SLOW_CHILD, str(tmp_path)], env=environ)
+    deadline = time.monotonic() + 30
+    while not (children := parent.children()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    parent.kill()
+    parent.wait()
+    gone, left = psutil.wait_procs(children, timeout=30)
+    for process in left:
+        process.kill()
+    assert gone == children

@@ -43,7 +43,7 @@ def call(command: Sequence[str], environ: Mapping[str, str] | None = None) -> No
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=_die_with_parent,  # no threads are running yet
+        preexec_fn=_die_with_parent(),  # no threads are running yet
     )
     if result.returncode:
         name = f"{Path(command[0]).name} {command[1]}"
@@ -143,7 +143,7 @@ class ProcessGroup:
                 cwd=cwd,
                 user=user,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  # no threads are running yet
+                preexec_fn=_die_with_parent(),  # noqa: PLW1509  # no threads are running yet
             )
         process = Process(name, popen, log)
         self.processes.append(process)
@@ -190,12 +190,19 @@ def wait_until(ready: Callable[[], bool], process: Process, seconds: float) -> N
         time.sleep(0.05)
 
 
-def _die_with_parent() -> None:
-    """Ask Linux to end the child when its parent is killed without a chance to clean up."""
-    try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    except (AttributeError, OSError):
-        return  # not Linux: the block's end still stops it
+def _die_with_parent() -> Callable[[], None]:
+    """Return what a child does first: ask Linux to end it when its parent is killed, with no clean-up."""
+    parent = os.getpid()
+
+    def ask() -> None:
+        try:
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        except (AttributeError, OSError):
+            return  # not Linux: the block's end still stops it
+        if os.getppid() != parent:
+            os._exit(1)  # the parent was killed before the child could ask
+
+    return ask
 
 
 def _exit(number: int, _frame: FrameType | None) -> NoReturn:
