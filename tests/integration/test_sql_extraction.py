@@ -24,7 +24,8 @@ from cohortflow.errors import (
     TransientSourceError,
 )
 from cohortflow.lake import open_store
-from cohortflow.model import Connection, DataInterval, EnvDeployment, SqlQuery
+from cohortflow.model import Connection, DataInterval, EnvDeployment
+from cohortflow.model.sql_query import SqlQuery
 
 pytestmark = pytest.mark.integration
 

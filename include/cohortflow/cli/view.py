@@ -15,7 +15,7 @@ from cohortflow.cli.console import BarProgress, print_json, print_table, stderr,
 from cohortflow.errors import CohortflowError, InputError, ViewError
 from cohortflow.fhir.sources import find_ndjson
 from cohortflow.fhir.views import analyze_view
-from cohortflow.model import Catalog
+from cohortflow.model import ZSTD_LEVEL, Catalog
 
 if TYPE_CHECKING:
     import polars as pl
@@ -263,7 +263,7 @@ def _size(files: Sequence[str]) -> int | None:
 
 def _sink(frame: pl.LazyFrame, target: Path, suffix: str) -> pl.LazyFrame:
     if suffix == ".parquet":
-        return frame.sink_parquet(target, lazy=True)
+        return frame.sink_parquet(target, compression_level=ZSTD_LEVEL, lazy=True)
     return frame.sink_csv(target, lazy=True) if suffix == ".csv" else frame.sink_ndjson(target, lazy=True)
 
 

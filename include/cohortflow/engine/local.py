@@ -8,7 +8,7 @@ import polars as pl
 
 from cohortflow.errors import ArtifactNotFoundError
 from cohortflow.lake.store import storage_errors
-from cohortflow.model import DatasetRef, hash_schema
+from cohortflow.model import ZSTD_LEVEL, DatasetRef, hash_schema
 
 if TYPE_CHECKING:
     from cohortflow.lake import Store
@@ -27,7 +27,11 @@ def plan_write(frame: pl.LazyFrame, path: str, store: Store) -> pl.LazyFrame:
         store: Where to write.
     """
     plan = frame.sink_parquet(
-        store.child(path), storage_options=store.polars_options, mkdir=not store.options, lazy=True
+        store.child(path),
+        compression_level=ZSTD_LEVEL,
+        storage_options=store.polars_options,
+        mkdir=not store.options,
+        lazy=True,
     )
     assert plan is not None  # noqa: S101  # lazy=True returns the plan
     return plan

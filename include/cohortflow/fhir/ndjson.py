@@ -28,6 +28,7 @@ from cohortflow.fhir.decoding import (
 from cohortflow.fhir.views.compile import CompiledView, explain_failure, read_schema
 from cohortflow.fhir.views.gathering import gather_lines, has_repeat
 from cohortflow.fhir.views.reads import digit_keys, merge_reads
+from cohortflow.model import ZSTD_LEVEL
 
 __all__ = ["LINES", "MALFORMED_SCHEMA", "Malformation", "ViewsRead", "read_views"]
 
@@ -172,7 +173,9 @@ class ViewsRead:
 
         def build(frames: Mapping[str, pl.LazyFrame]) -> list[pl.LazyFrame]:
             return [
-                frames[name].sink_parquet(target, lazy=True, storage_options=_options(options))
+                frames[name].sink_parquet(
+                    target, compression_level=ZSTD_LEVEL, lazy=True, storage_options=_options(options)
+                )
                 for name, target in targets.items()
             ]
 

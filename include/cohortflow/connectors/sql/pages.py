@@ -13,7 +13,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from cohortflow.connectors.sql.engine import translate_error
 from cohortflow.errors import CatalogError, MalformedDataError
-from cohortflow.model import ColumnType, DataInterval, SqlQuery
+from cohortflow.model import ColumnType, DataInterval
+from cohortflow.model.sql_query import SqlQuery
 
 __all__ = ["ARROW_TYPES", "Key", "QueryPages"]
 

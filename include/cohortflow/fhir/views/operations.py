@@ -83,7 +83,13 @@ def _reference_key(text: pl.Expr, target: str) -> pl.Expr:
     # Relative, absolute and versioned references: Patient/1, https://host/Patient/1, Patient/1/_history/2.
     # A contained resource (#1), a urn or another type has no key.
     kind = re.escape(target) if target else "[A-Z][A-Za-z]+"
-    return text.str.extract(rf"(?:^|/){kind}/([^/|#?]+)(?:/_history/[^/]+)?$")
+    pattern = rf"(?:^|/){kind}/([^/|#?]+)(?:/_history/[^/]+)?$"
+    if not target:
+        return text.str.extract(pattern)
+    # Nearly all are relative. Those need no regular expression, which would take most of a view's time.
+    key = text.str.strip_prefix(f"{target}/")
+    relative = text.str.starts_with(f"{target}/") & (key != "") & ~key.str.contains_any(list("/|#?"))
+    return pl.coalesce(pl.when(relative).then(key), pl.when(~relative).then(text).str.extract(pattern))
 
 
 def _substring(text: pl.Expr, start: pl.Expr, length: pl.Expr | None = None) -> pl.Expr:

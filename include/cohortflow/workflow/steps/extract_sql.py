@@ -9,7 +9,7 @@ import polars as pl
 
 from cohortflow.connectors.sql import SqlState, extract_query, open_engine, read_sql_state
 from cohortflow.errors import ArtifactNotFoundError
-from cohortflow.model import SqlQuery
+from cohortflow.model.sql_query import SqlQuery
 from cohortflow.workflow.run import Run, StepResult
 
 if TYPE_CHECKING:
