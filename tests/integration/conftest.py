@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 from stack import ProcessGroup, start_s3
 
+from cohortflow.lake import RawExport, open_store
 from cohortflow.model import DataInterval, EnvDeployment
 from cohortflow.sandbox import Sandbox, SandboxConfig, generate_client_key, running_sandbox
 from cohortflow.synthetic import generate
@@ -24,6 +25,17 @@ from cohortflow.workflow.study import Project
 STUDY = "diabetes_nightly"
 DAY = date(2026, 10, 31)
 PATIENTS = 60
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture
+def raw(tmp_path) -> RawExport:
+    """The folder of one extraction in a raw zone of files."""
+    return RawExport(open_store(str(tmp_path / "lake"), EnvDeployment({})), "export")
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,15 @@
 import asyncio
 import sys
 
-from cohortflow.connectors import FhirSource, connect
-from cohortflow.connectors.crawl import CrawlExtractor
-from cohortflow.connectors.crawl_state import CrawlLimits, CrawlRequest, PatientSelection
-from cohortflow.connectors.extractor import run_extractor
+from cohortflow.connectors import (
+    CrawlExtractor,
+    CrawlLimits,
+    CrawlRequest,
+    FhirSource,
+    PatientSelection,
+    connect,
+    run_extractor,
+)
 from cohortflow.lake import RawExport, open_store
 from cohortflow.model import EnvDeployment
 

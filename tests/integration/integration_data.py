@@ -1,4 +1,4 @@
-"""Reads the synthetic patients independently of the pipeline."""
+"""Writes records of a hospital, and reads them independently of the pipeline."""
 
 import gzip
 import json
@@ -60,3 +60,12 @@ def truth(folder, as_of: date, minimum: float = 6.5) -> set[str]:
         return on.year - born.year - ((on.month, on.day) < (born.month, born.day))
 
     return {patient for patient in index if patient in confirmed and 18 <= age(patient) <= 89}
+
+
+def write_records(folder, *resources):
+    """Write resources as NDJSON by type, last changed at the beginning of 2026 where they do not say."""
+    folder.mkdir()
+    for item in resources:
+        with (folder / f"{item['resourceType']}.ndjson").open("a") as file:
+            file.write(json.dumps({"meta": {"lastUpdated": "2026-01-01T00:00:00Z"}, **item}) + "\n")
+    return folder

@@ -6,78 +6,48 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from bulk_hospital import (
+    CONDITIONS,
+    FAST,
+    PATIENTS,
+    assert_whole,
+    config_of,
+    ids,
+    run_export,
+    source_of,
+    write_bulk_hospital,
+)
 
 from cohortflow.connectors import (
     BulkExport,
     ExportRequest,
-    FhirSource,
     InProgress,
-    RetryPolicy,
+    SystemClock,
     connect,
     download_available,
     ensure_started,
     poll_once,
-    run_export,
 )
-from cohortflow.connectors.retry import SystemClock
-from cohortflow.connectors.state import read_state
+from cohortflow.connectors.bulk import read_state
 from cohortflow.errors import (
     AuthorizationError,
     ExportRejectedError,
     IncompleteDownloadError,
     TransientSourceError,
 )
-from cohortflow.lake import RawExport, open_store
-from cohortflow.model import Connection, EnvDeployment
-from cohortflow.sandbox import Fault, SandboxConfig, generate_client_key, persona_named, running_sandbox
+from cohortflow.sandbox import Fault, generate_client_key, persona_named, running_sandbox
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
-PATIENTS = 20
-CONDITIONS = 80
 TYPES = ("Condition", "Patient")
-FAST = RetryPolicy(base=0.01, cap=0.02)
 SCOPES = "system/Patient.read system/Condition.read system/Group.read"
 GENERIC, EPIC, CERNER = (persona_named(name) for name in ("generic", "epic", "cerner"))
 GROUP = ExportRequest("group", "cohort", types=TYPES)
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hospital")
-    meta = {"lastUpdated": "2026-01-01T00:00:00Z"}
-    resources = [{"resourceType": "Patient", "id": f"p{n}", "meta": meta} for n in range(PATIENTS)]
-    resources += [
-        {
-            "resourceType": "Condition",
-            "id": f"c{n}",
-            "meta": meta,
-            "subject": {"reference": f"Patient/p{n % PATIENTS}"},
-            "code": {"coding": [{"system": "http://snomed.info/sct", "code": "44054006"}]},
-            "category": [{"coding": [{"code": "encounter-diagnosis"}]}],
-        }
-        for n in range(CONDITIONS)
-    ]
-    members = [{"entity": {"reference": f"Patient/p{n}"}} for n in range(PATIENTS)]
-    resources.append(
-        {
-            "resourceType": "Group",
-            "id": "cohort",
-            "meta": meta,
-            "type": "person",
-            "actual": True,
-            "member": members,
-        }
-    )
-    for kind in ("Patient", "Condition", "Group"):
-        lines = [json.dumps(item) + "\n" for item in resources if item["resourceType"] == kind]
-        (folder / f"{kind}.ndjson").write_text("".join(lines))
-    return folder
+    return write_bulk_hospital(tmp_path_factory.mktemp("hospital") / "data")
 
 
 @pytest.fixture(scope="module")
@@ -86,18 +56,11 @@ def key():
 
 
 @pytest.fixture
-def raw(tmp_path):
-    return RawExport(open_store(str(tmp_path / "lake"), EnvDeployment({})), "export")
-
-
-@pytest.fixture
 def serve(data, key):
     """Start a server of a persona; what it does otherwise is quick."""
 
     def start(persona=GENERIC, **settings):
-        quick = {"export_seconds": 0.0, "retry_after": 0, "resources_per_file": 30}
-        config = SandboxConfig(data=data, clients={"research": key[1]}, persona=persona, **(quick | settings))
-        return running_sandbox(config)
+        return running_sandbox(config_of(data, key[1], persona=persona, **settings))
 
     return start
 
@@ -105,16 +68,7 @@ def serve(data, key):
 @pytest.fixture
 def source(key):
     def connection(sandbox, profile="generic", **extra):
-        return FhirSource.from_connection(
-            Connection(
-                conn_id="hospital",
-                conn_type="fhir",
-                host=sandbox.base_url,
-                login="research",
-                password=json.dumps(key[0]),
-                extra={"scopes": SCOPES, "profile": profile, **extra},
-            )
-        )
+        return source_of(sandbox, key, scopes=SCOPES, profile=profile, **extra)
 
     return connection
 
@@ -131,17 +85,6 @@ class WaitingClock(SystemClock):
 async def export(source, raw, request=None, *, clock=None, policy=FAST):
     async with connect(source, policy=policy, clock=clock) as client:
         return await run_export(BulkExport(client), request or ExportRequest(types=TYPES), raw)
-
-
-def ids(raw, result, kind):
-    lines = b"".join(raw.store.read(f"{raw.prefix}/{name}") for name in result.files[kind]).splitlines()
-    return [json.loads(line)["id"] for line in lines]
-
-
-def assert_whole(raw, result):
-    """Every resource came, and came once."""
-    assert sorted(ids(raw, result, "Patient")) == sorted(f"p{n}" for n in range(PATIENTS))
-    assert sorted(ids(raw, result, "Condition")) == sorted(f"c{n}" for n in range(CONDITIONS))
 
 
 @pytest.mark.parametrize("on", ["kickoff", "file"])

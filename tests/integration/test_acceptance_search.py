@@ -12,23 +12,27 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from bulk_hospital import FAST
 from crawl_worker import LIMITS, TYPES
+from integration_data import write_records
 
 from cohortflow.connectors import (
     PROFILES,
     BulkExport,
+    BulkExtractor,
+    CrawlExtractor,
+    CrawlRequest,
     ExportRequest,
     FhirSource,
-    RetryPolicy,
+    HydratedExtractor,
+    HydrationRequest,
+    PatientSelection,
     connect,
+    increment,
+    load_extracted,
+    run_extractor,
 )
-from cohortflow.connectors.crawl import CrawlExtractor
-from cohortflow.connectors.crawl_state import CrawlRequest, CrawlState, PatientSelection
-from cohortflow.connectors.extractor import BulkExtractor, run_extractor
-from cohortflow.connectors.hydrate_state import HydrationRequest
-from cohortflow.connectors.hydrated import HydratedExtractor
-from cohortflow.connectors.incremental import increment
-from cohortflow.connectors.modes import load_extracted
+from cohortflow.connectors.crawl.state import CrawlState
 from cohortflow.errors import ExportRejectedError
 from cohortflow.lake import RawExport, open_store
 from cohortflow.model import Connection, EnvDeployment
@@ -37,13 +41,7 @@ from cohortflow.sandbox import CERNER, EPIC, Fault, SandboxConfig, generate_clie
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 WORKER = Path(__file__).with_name("crawl_worker.py")
-FAST = RetryPolicy(base=0.01, cap=0.02)
 QUIET_EPIC = replace(EPIC, kickoff_window=None)
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
 
 
 @pytest.fixture
@@ -94,14 +92,6 @@ def keyed(items):
     found = {f"{item['resourceType']}/{item['id']}": item for item in items}
     assert len(found) == len(items), "a resource came twice"
     return found
-
-
-def write(folder, *items):
-    folder.mkdir()
-    for item in items:
-        with (folder / f"{item['resourceType']}.ndjson").open("a") as file:
-            file.write(json.dumps({"meta": {"lastUpdated": "2026-01-01T00:00:00Z"}, **item}) + "\n")
-    return folder
 
 
 def patient(name):
@@ -197,7 +187,7 @@ async def test_a_killed_crawl_is_resumed_by_another_process(serve, folder, patie
 
 @pytest.mark.parametrize("profile", ["epic", "generic"])
 async def test_case_13_an_ignored_filter_fails_the_run(tmp_path, serve, folder, profile):
-    data = write(tmp_path / "data", patient("p0"), observation("a"), group("p0"))
+    data = write_records(tmp_path / "data", patient("p0"), observation("a"), group("p0"))
     request = CrawlRequest(
         ("Observation",), PatientSelection(group_id="g"), filters=("Observation?category=laboratory&mood=x",)
     )
@@ -217,7 +207,7 @@ async def test_case_14_members_of_a_panel_are_fetched_by_reference(tmp_path, ser
     panel = observation(
         "panel", hasMember=[{"reference": "Observation/systolic"}, {"reference": "Observation/diastolic"}]
     )
-    data = write(
+    data = write_records(
         tmp_path / "data",
         patient("p0"),
         panel,
@@ -260,7 +250,7 @@ async def test_case_15_pages_shorter_than_asked_for_are_no_end(tmp_path, serve, 
         observation(f"o{n:02}", category="laboratory" if n > 40 else "vital-signs", subject="p0")
         for n in range(60)
     ]
-    data = write(tmp_path / "data", patient("p0"), *items, group("p0"))
+    data = write_records(tmp_path / "data", patient("p0"), *items, group("p0"))
     request = CrawlRequest(("Observation", "Patient"), PatientSelection(group_id="g"))
     with serve(data, persona=QUIET_EPIC, page_size=9) as sandbox:
         extracted = await crawl(sandbox, folder, request, "epic")
@@ -292,7 +282,7 @@ async def test_epic_whole(tmp_path, serve, folder):
         "code": {"text": "x"},
         "performer": [{"reference": "Practitioner/doc"}],
     }
-    data = write(
+    data = write_records(
         tmp_path / "data",
         *(patient(f"p{n}") for n in range(4)),
         *(observation(f"o{n}", f"p{n % 4}") for n in range(40)),
@@ -338,7 +328,7 @@ async def test_oracle_pages_repeat_the_social_history(tmp_path, serve, folder):
         observation(f"o{n:03}", category="social-history" if n % 50 == 0 else "laboratory")
         for n in range(300)
     ]
-    data = write(tmp_path / "data", patient("p0"), *items, group("p0"))
+    data = write_records(tmp_path / "data", patient("p0"), *items, group("p0"))
     request = CrawlRequest(("Observation",), PatientSelection(group_id="g"))
     with serve(data, persona=CERNER) as sandbox:
         result = (await crawl(sandbox, folder, request, "cerner")).result
@@ -346,7 +336,7 @@ async def test_oracle_pages_repeat_the_social_history(tmp_path, serve, folder):
 
 
 async def test_an_increment_brings_what_changed(tmp_path, serve, folder):
-    data = write(tmp_path / "data", patient("p0"), patient("p1"), observation("a"), group("p0", "p1"))
+    data = write_records(tmp_path / "data", patient("p0"), patient("p1"), observation("a"), group("p0", "p1"))
     request = CrawlRequest(("Observation",), PatientSelection(group_id="g"))
     with serve(data) as sandbox:
         first = await crawl(sandbox, folder, request)
@@ -361,7 +351,9 @@ async def test_an_increment_brings_what_changed(tmp_path, serve, folder):
 async def test_epic_on_a_bad_day(tmp_path, serve, folder):
     """Expired pages, pauses that it asks for, passing and lasting failures, a remark of missing APIs."""
     items = [observation(f"o{n:02}", f"p{n % 3}") for n in range(60)]
-    data = write(tmp_path / "data", *(patient(f"p{n}") for n in range(3)), *items, group("p0", "p1", "p2"))
+    data = write_records(
+        tmp_path / "data", *(patient(f"p{n}") for n in range(3)), *items, group("p0", "p1", "p2")
+    )
     request = CrawlRequest(("Observation", "Patient"), PatientSelection(group_id="g"))
     persona = replace(QUIET_EPIC, missing_sub_apis={"Observation": "Observation.Search (SmartData)"})
     with serve(data, persona=persona, page_size=5) as sandbox:

@@ -19,11 +19,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 ANSWER = b"HTTP/1.1 202 Accepted\r\nContent-Location: /jobs/1\r\nContent-Length: 0\r\n\r\n"
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """A self-signed certificate of 127.0.0.1 and its key, as files."""

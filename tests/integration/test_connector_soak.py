@@ -12,20 +12,21 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from bulk_hospital import config_of, run_export, source_of
+from integration_data import write_records
 
 from cohortflow.connectors import (
     BulkExport,
     ExportRequest,
-    FhirSource,
+    Phase,
     RetryPolicy,
     connect,
-    run_export,
 )
-from cohortflow.connectors.state import Phase, read_state
+from cohortflow.connectors.bulk import read_state
 from cohortflow.errors import SourceError
 from cohortflow.lake import RawExport, open_store
-from cohortflow.model import Connection, EnvDeployment
-from cohortflow.sandbox import Fault, SandboxConfig, generate_client_key, running_sandbox
+from cohortflow.model import EnvDeployment
+from cohortflow.sandbox import Fault, generate_client_key, running_sandbox
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio, pytest.mark.timeout(0)]
 
@@ -36,34 +37,14 @@ FAST = RetryPolicy(attempts=4, base=0.001, cap=0.002)
 MOST_RUNS = 60
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hospital")
-    for kind, count in COUNTS.items():
-        meta = {"lastUpdated": "2026-01-01T00:00:00Z"}
-        lines = [
-            json.dumps(
-                {
-                    "resourceType": kind,
-                    "id": f"{kind}-{number}",
-                    "meta": meta,
-                    **(
-                        {}
-                        if kind == "Patient"
-                        else {"subject": {"reference": f"Patient/Patient-{number % 30}"}}
-                    ),
-                }
-            )
-            + "\n"
-            for number in range(count)
-        ]
-        (folder / f"{kind}.ndjson").write_text("".join(lines))
-    return folder
+    def record(kind, number):
+        subject = {"subject": {"reference": f"Patient/Patient-{number % COUNTS['Patient']}"}}
+        return {"resourceType": kind, "id": f"{kind}-{number}", **(subject if kind != "Patient" else {})}
+
+    records = (record(kind, number) for kind, count in COUNTS.items() for number in range(count))
+    return write_records(tmp_path_factory.mktemp("hospital") / "data", *records)
 
 
 def draw_fault(draw: random.Random) -> Fault:
@@ -117,24 +98,15 @@ async def test_random_faults_lose_and_double_nothing(data, tmp_path, record_prop
     expected = Counter({f"{kind}/{kind}-{n}": 1 for kind, count in COUNTS.items() for n in range(count)})
     store = open_store(str(tmp_path / "lake"), EnvDeployment({}))
     configs = [
-        {"gzip_files": gzip_files, "file_delivery": delivery}
+        {"gzip_files": gzip_files, "file_delivery": delivery, "resources_per_file": 25}
         for gzip_files in (True, False)
         for delivery in ("token", "open", "redirect")
     ]
     faults = runs = 0
     for turn, settings in enumerate(configs):
-        config = SandboxConfig(
-            data=data,
-            clients={"soak": key[1]},
-            export_seconds=0.0,
-            retry_after=0,
-            resources_per_file=25,
-            **settings,
-        )
+        config = config_of(data, key[1], **settings)
         with running_sandbox(config) as sandbox:
-            source = FhirSource.from_connection(
-                Connection("soak", "fhir", sandbox.base_url, login="soak", password=json.dumps(key[0]))
-            )
+            source = source_of(sandbox, key)
             source = replace(source, profile=source.profile.with_overrides({"poll_seconds": 0.01}))
             for number in range(turn, EXPORTS, len(configs)):
                 extra = draw.choice(

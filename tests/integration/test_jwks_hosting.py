@@ -11,33 +11,27 @@ from pathlib import Path
 import boto3
 import httpx
 import pytest
+from bulk_hospital import FAST, config_of, run_export, source_of
+from integration_data import write_records
 
 from cohortflow.cli.main import run as command
 from cohortflow.connectors import (
     BulkExport,
     ExportRequest,
-    FhirSource,
     InProgress,
-    RetryPolicy,
     connect,
     ensure_started,
     poll_once,
 )
-from cohortflow.connectors import run_export as export
-from cohortflow.connectors.key_file import change_key_file
-from cohortflow.connectors.key_server import JWKS_PATH
-from cohortflow.connectors.key_set import KeySet
-from cohortflow.connectors.keys import SigningKey, load_signing_key
+from cohortflow.connectors.keys import KeySet, SigningKey, load_signing_key
+from cohortflow.connectors.keys.file import change_key_file
+from cohortflow.connectors.keys.server import JWKS_PATH
 from cohortflow.errors import AuthorizationError
-from cohortflow.lake.raw import RawExport
-from cohortflow.lake.store import open_store
-from cohortflow.model import Connection, EnvDeployment
-from cohortflow.sandbox import Fault, SandboxConfig, running_sandbox
+from cohortflow.sandbox import Fault, running_sandbox
 
 pytestmark = pytest.mark.integration
 
 COMMAND = Path(sys.executable).with_name("cohortflow")
-FAST = RetryPolicy(base=0.02, cap=0.05)
 REQUEST = ExportRequest(types=("Patient",))
 PATIENTS = 5
 
@@ -67,38 +61,13 @@ def key_server(keys):
 
 @pytest.fixture
 def data(tmp_path):
-    folder = tmp_path / "hospital"
-    folder.mkdir()
-    patients = [{"resourceType": "Patient", "id": f"p{number}"} for number in range(PATIENTS)]
-    (folder / "Patient.ndjson").write_text("".join(json.dumps(item) + "\n" for item in patients))
-    return folder
-
-
-@pytest.fixture
-def sink(tmp_path):
-    return RawExport(open_store(str(tmp_path / "lake"), EnvDeployment({})), "raw/export")
-
-
-def config_of(data, jwks, **settings):
-    quick = {"export_seconds": 0.0, "export_polls": 2, "retry_after": 0}
-    return SandboxConfig(data=data, clients={"research": jwks}, **(quick | settings))
-
-
-def source_of(sandbox, keys, **extra):
-    return FhirSource.from_connection(
-        Connection(
-            conn_id="sandbox",
-            conn_type="fhir",
-            host=sandbox.base_url,
-            login="research",
-            extra={"private_key_file": str(keys), "scopes": "system/*.rs", **extra},
-        )
-    )
+    patients = ({"resourceType": "Patient", "id": f"p{number}"} for number in range(PATIENTS))
+    return write_records(tmp_path / "hospital", *patients)
 
 
 async def authorize(sandbox, keys, **extra):
     """Read a patient with the connection as it is now; return the kid that signed for it."""
-    source = source_of(sandbox, keys, **extra)
+    source = source_of(sandbox, private_key_file=str(keys), **extra)
     async with connect(source, policy=FAST) as client:
         assert (await client.request("GET", f"{sandbox.base_url}/Patient/p1")).status_code == 200
     return source.key.kid
@@ -108,13 +77,13 @@ def published(address):
     return [entry["kid"] for entry in httpx.get(address).json()["keys"]]
 
 
-def test_an_export_with_keys_that_the_server_fetches_from_us(data, keys, key_server, sink):
+def test_an_export_with_keys_that_the_server_fetches_from_us(data, keys, key_server, raw):
     async def run(sandbox):
-        async with connect(source_of(sandbox, keys), policy=FAST) as client:
-            return await export(BulkExport(client), REQUEST, sink)
+        async with connect(source_of(sandbox, private_key_file=str(keys)), policy=FAST) as client:
+            return await run_export(BulkExport(client), REQUEST, raw)
 
     address, _ = key_server
-    with running_sandbox(config_of(data, address)) as sandbox:
+    with running_sandbox(config_of(data, address, export_polls=2)) as sandbox:
         result = asyncio.run(run(sandbox))
     assert result.resources == {"Patient": PATIENTS}
 
@@ -125,7 +94,7 @@ def test_the_vendors_rules_for_clients_are_kept(data, keys, key_server, vendor, 
     """A hosted key set, a short jti, the client id as a header; scopes by type."""
     address, _ = key_server
     assert command(["jwks", "rotate", str(keys), "--overlap", "0", "--alg", algorithm]) == 0
-    with running_sandbox(config_of(data, address, persona=vendor)) as sandbox:
+    with running_sandbox(config_of(data, address, export_polls=2, persona=vendor)) as sandbox:
         extra = {"profile": vendor, "scopes": "system/Patient.read", "token_url": sandbox.token_url}
         assert asyncio.run(authorize(sandbox, keys, **extra)) == published(address)[0]
 
@@ -133,7 +102,7 @@ def test_the_vendors_rules_for_clients_are_kept(data, keys, key_server, vendor, 
 def test_a_rotation_does_not_interrupt_access(data, keys, key_server):
     address, _ = key_server
     [old] = published(address)
-    with running_sandbox(config_of(data, address)) as sandbox:
+    with running_sandbox(config_of(data, address, export_polls=2)) as sandbox:
         assert asyncio.run(authorize(sandbox, keys)) == old
         assert command(["jwks", "rotate", str(keys)]) == 0
         # The waiting key is served at once, and does not sign before its time.
@@ -166,7 +135,7 @@ def test_a_leaked_key_opens_nothing_after_its_rotation(data, keys, key_server):
     leaked = keys.with_name("leaked.json")
     leaked.write_text(keys.read_text())
     assert command(["jwks", "rotate", str(keys), "--overlap", "0"]) == 0
-    with running_sandbox(config_of(data, address)) as sandbox:
+    with running_sandbox(config_of(data, address, export_polls=2)) as sandbox:
         with pytest.raises(AuthorizationError, match="invalid_client"):
             asyncio.run(authorize(sandbox, leaked))
         assert asyncio.run(authorize(sandbox, keys)) == published(address)[0]
@@ -208,7 +177,7 @@ def test_the_check_finds_the_hosted_key_and_misses_another(data, keys, key_serve
     address, _ = key_server
     other = keys.with_name("other.json")
     command(["jwks", "generate", str(other), "--alg", "ES384"])
-    with running_sandbox(config_of(data, address)) as sandbox:
+    with running_sandbox(config_of(data, address, export_polls=2)) as sandbox:
         for path, code in ((keys, 0), (other, 1)):
             extra = {"private_key_file": str(path), "jwks_url": address}
             connection = {"conn_type": "fhir", "host": sandbox.base_url, "login": "research", "extra": extra}
@@ -255,7 +224,7 @@ class StoppedClock:
         await asyncio.sleep(min(seconds, 0.05))
 
 
-def test_case_1_token_expires_in_mid_poll(data, keys, key_server, sink, monkeypatch):
+def test_case_1_token_expires_in_mid_poll(data, keys, key_server, raw, monkeypatch):
     """One re-authorization with a new ``jti``; the export goes on, nothing fails."""
     claims = []
     sign = SigningKey.sign
@@ -265,15 +234,17 @@ def test_case_1_token_expires_in_mid_poll(data, keys, key_server, sink, monkeypa
         return sign(self, payload)
 
     async def run(sandbox):
-        async with connect(source_of(sandbox, keys), policy=FAST, clock=StoppedClock()) as client:
+        async with connect(
+            source_of(sandbox, private_key_file=str(keys)), policy=FAST, clock=StoppedClock()
+        ) as client:
             bulk = BulkExport(client)
-            await ensure_started(bulk, REQUEST, sink)
-            assert isinstance(await poll_once(bulk, sink), InProgress)
+            await ensure_started(bulk, REQUEST, raw)
+            assert isinstance(await poll_once(bulk, raw), InProgress)
             assert sandbox.log.count("token", status=200) == 1
             await asyncio.sleep(1.2)
-            assert isinstance(await poll_once(bulk, sink), InProgress)
+            assert isinstance(await poll_once(bulk, raw), InProgress)
             assert sandbox.log.count("status", status=401) == 1
-            return await export(bulk, REQUEST, sink)
+            return await run_export(bulk, REQUEST, raw)
 
     monkeypatch.setattr(SigningKey, "sign", record)
     address, _ = key_server

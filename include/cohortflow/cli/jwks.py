@@ -19,9 +19,9 @@ from cohortflow.cli.console import print_json, stderr, stdout
 from cohortflow.errors import ConfigurationError, SourceError
 
 if TYPE_CHECKING:
-    from cohortflow.connectors.key_check import Finding
-    from cohortflow.connectors.key_set import HostedKey, KeySet
-    from cohortflow.connectors.settings import FhirSource
+    from cohortflow.connectors import FhirSource
+    from cohortflow.connectors.keys import HostedKey, KeySet
+    from cohortflow.connectors.keys.check import Finding
 
 __all__ = ["app"]
 
@@ -59,8 +59,8 @@ def generate(
     ] = False,
 ) -> None:
     """Make a key set with one new private key; nothing is ever overwritten."""
-    from cohortflow.connectors.key_file import create_key_file
-    from cohortflow.connectors.key_set import KeySet
+    from cohortflow.connectors.keys import KeySet
+    from cohortflow.connectors.keys.file import create_key_file
 
     key_set = KeySet.generate(alg or "RS384", time.time())
     if keys == _STANDARD:
@@ -96,7 +96,7 @@ def rotate(
 
     Running it twice adds one key. With '-' the set is read from standard input and the new one printed.
     """
-    from cohortflow.connectors.key_file import change_key_file
+    from cohortflow.connectors.keys.file import change_key_file
 
     now = time.time()
 
@@ -129,7 +129,7 @@ def retire(
     now: Annotated[bool, typer.Option("--now", help="Even if it is published yet.")] = False,
 ) -> None:
     """Remove a key that signs no more; the signing key has to be rotated first."""
-    from cohortflow.connectors.key_file import change_key_file
+    from cohortflow.connectors.keys.file import change_key_file
 
     moment = time.time()
     if keys == _STANDARD:
@@ -188,8 +188,8 @@ def serve(
 
     A public set, as 'publish' writes it, is enough: then no private key is on this machine.
     """
-    from cohortflow.connectors.key_server import WatchedKeyFile, create_key_app, serve_keys
-    from cohortflow.connectors.settings import is_loopback
+    from cohortflow.connectors.keys.server import WatchedKeyFile, create_key_app, serve_keys
+    from cohortflow.connectors.loopback import is_loopback
 
     if keys == _STANDARD:
         key_set = _read(keys)
@@ -210,7 +210,7 @@ def check(
     json: JsonOption = False,
 ) -> int:
     """Compare the keys that a connection signs with to the set that servers fetch."""
-    from cohortflow.connectors.settings import FhirSource
+    from cohortflow.connectors import FhirSource
     from cohortflow.model import EnvDeployment
 
     source = FhirSource.from_connection(EnvDeployment().connection(conn))
@@ -241,10 +241,10 @@ def check(
 
 
 async def _check(source: FhirSource, url: str) -> list[Finding]:
-    from cohortflow.connectors.auth import read_smart_configuration
-    from cohortflow.connectors.http import HttpSession
-    from cohortflow.connectors.key_check import Finding, check_algorithm, check_published_keys
-    from cohortflow.connectors.retry import SystemClock
+    from cohortflow.connectors import SystemClock
+    from cohortflow.connectors.keys.check import Finding, check_algorithm, check_published_keys
+    from cohortflow.connectors.transport.auth import read_smart_configuration
+    from cohortflow.connectors.transport.http import HttpSession
 
     if source.key is None:
         return []
@@ -264,8 +264,8 @@ async def _check(source: FhirSource, url: str) -> list[Finding]:
 
 
 def _read(keys: str) -> KeySet:
-    from cohortflow.connectors.key_file import read_key_file
-    from cohortflow.connectors.key_set import KeySet
+    from cohortflow.connectors.keys import KeySet
+    from cohortflow.connectors.keys.file import read_key_file
 
     return (
         KeySet.parse(sys.stdin.read(), "standard input") if keys == _STANDARD else read_key_file(Path(keys))
@@ -273,14 +273,14 @@ def _read(keys: str) -> KeySet:
 
 
 def _publish(key_set: KeySet, destination: str, max_age: int, now: float) -> None:
-    from cohortflow.connectors.key_server import public_document
+    from cohortflow.connectors.keys.server import public_document
 
     content = public_document(key_set, now)
     if "://" in destination:
         url = _put(destination, content, max_age)
         address = f"Register this address, which everyone must be able to read: {url}"
     else:
-        from cohortflow.connectors.key_file import write_public_file
+        from cohortflow.connectors.keys.file import write_public_file
 
         write_public_file(Path(destination), content)
         address = "Register the https address under which your web server gives this file."
@@ -293,7 +293,7 @@ def _publish(key_set: KeySet, destination: str, max_age: int, now: float) -> Non
 
 def _put(uri: str, content: bytes, max_age: int) -> str:
     """Write the public set to a bucket; return the address that it has there."""
-    from cohortflow.connectors.key_server import JWKS_TYPE
+    from cohortflow.connectors.keys.server import JWKS_TYPE
     from cohortflow.lake import open_store
     from cohortflow.model import EnvDeployment
 

@@ -15,7 +15,7 @@ from cohortflow.model import EnvDeployment
 
 if TYPE_CHECKING:
     from cohortflow.connectors.probe import Advice, ProbeReport
-    from cohortflow.connectors.profile import Level
+    from cohortflow.connectors.profiles import Level
 
 __all__ = ["app"]
 
@@ -49,8 +49,7 @@ def probe(
 
 
 async def _probe(connection: str, types: tuple[str, ...], level: Level | None) -> tuple[ProbeReport, Advice]:
-    from cohortflow.connectors import FhirSource, RetryPolicy, connect
-    from cohortflow.connectors.probe import advise, probe_source
+    from cohortflow.connectors import FhirSource, RetryPolicy, advise, connect, probe_source
 
     source = FhirSource.from_connection(EnvDeployment().connection(connection))
     async with connect(source, policy=RetryPolicy(attempts=2)) as client:

@@ -1,79 +1,85 @@
-"""Clients of hospital systems: authorization, retry, bulk export, resume."""
+"""Clients of hospital systems: whatever speaks FHIR or SQL, brought into the raw zone.
 
-from cohortflow.connectors.bulk import BulkExport, ExportRequest, InProgress, Manifest, ManifestFile
-from cohortflow.connectors.client import FhirClient, connect
-from cohortflow.connectors.coverage import CoverageRow
-from cohortflow.connectors.crawl import CrawlExtractor
-from cohortflow.connectors.crawl_state import CrawlLimits, CrawlRequest, PatientSelection
-from cohortflow.connectors.extraction import (
-    ExtractionResult,
+From the ground up, where each part knows only those above it in this list:
+
+``profiles``
+    What each kind of server can do.
+``keys``
+    Keys that clients sign with.
+``settings``
+    A FHIR server as a connection describes it.
+``transport``
+    HTTP: authorization, pace, retries.
+``extraction``
+    The interface of all ways of extracting.
+``search``
+    FHIR search.
+``bulk``, ``crawl``, ``hydrate``, ``sql``
+    The ways: bulk export, search per patient or per type, references, queries of a database.
+``probe``, ``modes``
+    Which way fits a server, and what a folder of the raw zone holds, whichever it was.
+"""
+
+from cohortflow.connectors.bulk import (
+    BulkExport,
+    BulkExtractor,
+    ExportRequest,
+    InProgress,
     cancel_export,
     download_all,
     download_available,
     ensure_started,
     poll_once,
-    run_export,
 )
-from cohortflow.connectors.extractor import (
-    BulkExtractor,
+from cohortflow.connectors.crawl import CrawlExtractor, CrawlLimits, CrawlRequest, PatientSelection, increment
+from cohortflow.connectors.extraction import (
+    CoverageRow,
     Extracted,
+    ExtractionResult,
+    ExtractionStatus,
     Extractor,
     Mode,
     Pending,
+    Phase,
     RawFolder,
+    RawSink,
     run_extractor,
 )
-from cohortflow.connectors.hydrate_state import NOTE_TYPES, HydrationRequest
-from cohortflow.connectors.hydrated import HydratedExtractor
-from cohortflow.connectors.incremental import increment
-from cohortflow.connectors.key_set import HostedKey, KeySet
-from cohortflow.connectors.keys import SigningKey, load_signing_key
-from cohortflow.connectors.modes import RequestedMode, choose_mode, load_extracted, mode_of_folder
-from cohortflow.connectors.patients import patients_of_export, read_patients
-from cohortflow.connectors.probe import Advice, ProbeReport, advise, probe_source
-from cohortflow.connectors.profile import GENERIC, PROFILES, ServerProfile
-from cohortflow.connectors.retry import Clock, RetryPolicy, SystemClock
+from cohortflow.connectors.hydrate import HydratedExtractor, HydrationRequest
+from cohortflow.connectors.modes import RequestedMode, choose_mode, load_extracted
+from cohortflow.connectors.probe import advise, probe_source
+from cohortflow.connectors.profiles import GENERIC, PROFILES, ServerProfile
 from cohortflow.connectors.settings import FhirSource
-from cohortflow.connectors.state import ExportState, FileState, Phase, RawSink, read_state
+from cohortflow.connectors.transport import FhirClient, RetryPolicy, SystemClock, connect
 
 __all__ = [
     "GENERIC",
-    "NOTE_TYPES",
     "PROFILES",
-    "Advice",
     "BulkExport",
     "BulkExtractor",
-    "Clock",
     "CoverageRow",
     "CrawlExtractor",
     "CrawlLimits",
     "CrawlRequest",
     "ExportRequest",
-    "ExportState",
     "Extracted",
     "ExtractionResult",
+    "ExtractionStatus",
     "Extractor",
     "FhirClient",
     "FhirSource",
-    "FileState",
-    "HostedKey",
     "HydratedExtractor",
     "HydrationRequest",
     "InProgress",
-    "KeySet",
-    "Manifest",
-    "ManifestFile",
     "Mode",
     "PatientSelection",
     "Pending",
     "Phase",
-    "ProbeReport",
     "RawFolder",
     "RawSink",
     "RequestedMode",
     "RetryPolicy",
     "ServerProfile",
-    "SigningKey",
     "SystemClock",
     "advise",
     "cancel_export",
@@ -84,13 +90,7 @@ __all__ = [
     "ensure_started",
     "increment",
     "load_extracted",
-    "load_signing_key",
-    "mode_of_folder",
-    "patients_of_export",
     "poll_once",
     "probe_source",
-    "read_patients",
-    "read_state",
-    "run_export",
     "run_extractor",
 ]

@@ -7,22 +7,19 @@ from typing import Literal, cast
 
 import orjson
 
-from cohortflow.connectors.client import FhirClient
-from cohortflow.connectors.crawl_result import sum_up
-from cohortflow.connectors.crawl_state import CrawlState
-from cohortflow.connectors.extractor import (
+from cohortflow.connectors.bulk.result import load_export
+from cohortflow.connectors.crawl.result import load_crawl
+from cohortflow.connectors.extraction.extractor import (
     Extracted,
     Mode,
-    RawFolder,
-    combine_digests,
     incomplete,
-    sum_up_export,
 )
-from cohortflow.connectors.hydrate_state import HydrationResult, HydrationState
-from cohortflow.connectors.hydrated import with_hydration
+from cohortflow.connectors.extraction.folder import RawFolder
+from cohortflow.connectors.hydrate.extractor import with_hydration
+from cohortflow.connectors.hydrate.state import HydrationResult, HydrationState
 from cohortflow.connectors.probe import advise, probe_source
-from cohortflow.connectors.profile import Level
-from cohortflow.connectors.state import Phase, read_state
+from cohortflow.connectors.profiles.server import Level
+from cohortflow.connectors.transport.client import FhirClient
 from cohortflow.errors import ExportRejectedError
 
 __all__ = ["RequestedMode", "choose_mode", "load_extracted", "mode_of_folder"]
@@ -95,18 +92,10 @@ async def load_extracted(folder: RawFolder, *, hydrated: bool = False) -> Extrac
     state = await HydrationState.read(folder)
     if state is None or not state.complete:
         raise incomplete()
-    result = HydrationResult.from_state(state)
-    digest = combine_digests((extracted.digest, *result.digests))
-    return Extracted(with_hydration(extracted.result, result), digest)
+    return with_hydration(extracted, HydrationResult.from_state(state))
 
 
 async def _load(folder: RawFolder) -> Extracted:
     if await mode_of_folder(folder) in ("crawl", "search"):
-        crawl = await CrawlState.read(folder)
-        if crawl is None or crawl.phase is not Phase.COMPLETE:
-            raise incomplete()
-        return sum_up(crawl)
-    state = await read_state(folder)
-    if state is None or state.phase is not Phase.COMPLETE:
-        raise incomplete()
-    return sum_up_export(state)
+        return await load_crawl(folder)
+    return await load_export(folder)

@@ -13,13 +13,13 @@ from typing import Any
 import httpx
 import orjson
 
-from cohortflow.connectors.client import FhirClient
-from cohortflow.connectors.crawl_plan import CrawlPlan
-from cohortflow.connectors.crawl_state import CrawlRequest, PatientSelection
-from cohortflow.connectors.extractor import Mode
-from cohortflow.connectors.http import describe_failure
-from cohortflow.connectors.profile import Level
-from cohortflow.connectors.search_profile import SUPPORTING_TYPES, search_profile
+from cohortflow.connectors.crawl.plan import CrawlPlan
+from cohortflow.connectors.crawl.request import CrawlRequest, PatientSelection
+from cohortflow.connectors.extraction.extractor import Mode
+from cohortflow.connectors.profiles.search import SUPPORTING_TYPES, search_profile
+from cohortflow.connectors.profiles.server import Level
+from cohortflow.connectors.transport.client import FhirClient
+from cohortflow.connectors.transport.http import describe_failure
 from cohortflow.errors import AuthorizationError, ConfigurationError, ExportRejectedError, SourceError
 
 __all__ = ["Advice", "ProbeReport", "TypeSupport", "advise", "probe_source", "read_capabilities"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import ipaddress
 import json
 import os
 from collections.abc import Mapping
@@ -14,12 +13,13 @@ from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
-from cohortflow.connectors.keys import SigningKey, load_signing_key
-from cohortflow.connectors.profile import GENERIC, PROFILES, ServerProfile
+from cohortflow.connectors.keys.signing import SigningKey, load_signing_key
+from cohortflow.connectors.loopback import is_loopback
+from cohortflow.connectors.profiles.server import GENERIC, PROFILES, ServerProfile
 from cohortflow.errors import ConfigurationError
 from cohortflow.model import Connection
 
-__all__ = ["CONNECTION_TYPES", "AuthMode", "FhirSource", "is_loopback"]
+__all__ = ["CONNECTION_TYPES", "AuthMode", "FhirSource"]
 
 AuthMode = Literal["backend_services", "client_secret", "basic", "none"]
 
@@ -141,16 +141,6 @@ class FhirSource:
         given = {name: value for name, value in connection.extra.items() if value not in (None, "")}
         connection = dataclasses.replace(connection, extra=given)
         return _Reader(connection, os.environ if environ is None else environ).read()
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _type_of(profile: str) -> str:

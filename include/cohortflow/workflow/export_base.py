@@ -8,8 +8,8 @@ import logging
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from cohortflow.connectors.hydrate_state import UNAVAILABLE, HydrationState
-from cohortflow.connectors.modes import load_extracted
+from cohortflow.connectors import load_extracted
+from cohortflow.connectors.hydrate.state import UNAVAILABLE, HydrationState
 from cohortflow.errors import ArtifactNotFoundError, SourceError
 from cohortflow.workflow.export_plan import ExportLink, read_chain, read_link
 

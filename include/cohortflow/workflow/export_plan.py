@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cohortflow.connectors import ExportRequest, ExtractionResult, FhirSource
-from cohortflow.connectors.hydrate_state import HydrationRequest
-from cohortflow.connectors.modes import load_extracted
+from cohortflow.connectors import (
+    ExportRequest,
+    ExtractionResult,
+    FhirSource,
+    HydrationRequest,
+    load_extracted,
+)
 from cohortflow.errors import ArtifactNotFoundError
 from cohortflow.lake import RawExport
 from cohortflow.registry import Subject
@@ -21,7 +25,7 @@ from cohortflow.workflow.datasets import views_to_read
 from cohortflow.workflow.run import Run
 
 if TYPE_CHECKING:
-    from cohortflow.connectors.modes import RequestedMode
+    from cohortflow.connectors import RequestedMode
     from cohortflow.lake import Store
     from cohortflow.workflow.spec import SourceSpec
 

@@ -15,20 +15,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
-from cohortflow.connectors import Phase
-from cohortflow.connectors.modes import load_extracted
+from cohortflow.connectors import Phase, load_extracted
 from cohortflow.errors import ArtifactNotFoundError, LeaseLostError, RegistryError, TransientSourceError
 from cohortflow.registry import ExportRecord, LeaseOwner, name_machine
 from cohortflow.workflow.export_base import choose_base
+from cohortflow.workflow.export_extractor import choose_plan_mode, make_extractor
 from cohortflow.workflow.export_plan import ExportLink, read_chain, read_link, write_link
-from cohortflow.workflow.export_way import choose_way
 
 if TYPE_CHECKING:
-    from cohortflow.connectors import ExportState, FhirClient
-    from cohortflow.connectors.crawl_state import CrawlState
+    from cohortflow.connectors import ExtractionStatus, Extractor, FhirClient, Mode
     from cohortflow.registry import Lease, Registry
     from cohortflow.workflow.export_plan import ExportPlan
-    from cohortflow.workflow.export_way import ExportWay
     from cohortflow.workflow.run import Run
 
 __all__ = ["LEASE_SLACK_SECONDS", "ExportTurn", "Waiting"]
@@ -102,7 +99,7 @@ class ExportTurn:
         self.registry = registry
         self.hand_over = hand_over
         self.waiting_since = waiting_since
-        self._chosen: ExportWay | None = None
+        self._mode: Mode | None = None
         record = self._record(ExportLink(), "pending")
         name = f"{run.plan.environment.environment}/{run.plan.name}/{run.interval.key}/{run.run_id}"
         self._owner = LeaseOwner(name, record.id, run.plan.name, run.run_id, name_machine(), os.getpid())
@@ -149,7 +146,7 @@ class ExportTurn:
         held = await asyncio.to_thread(self.registry.lease, self.plan.subject.key)
         if held is not None and held.owner != self._owner.owner:
             return
-        await (await self._way()).cancel()
+        await (await self._extractor()).cancel()
         await self._note_state()
         if held is not None:
             await asyncio.to_thread(self.registry.release, held.subject, held.token)
@@ -168,21 +165,22 @@ class ExportTurn:
 
     async def _begin(self) -> Waiting | None:
         """Kick off, unless the folder holds an export that goes on."""
-        way = await self._way()
-        state, link = await way.read_state(), await self._read_link()
-        if state is not None and state.phase in _LIVE and self._is_same(way, state, link):
+        link = await self._read_link()
+        extractor = await self._extractor(link)
+        status = await extractor.status()
+        if status is not None and status.phase in _LIVE and self._is_same(extractor, status):
             return None
         if (waiting := await self._postponed()) is not None:
             return waiting
         link = await choose_base(self.run, self.plan, self.client, self.registry)
         link = link.model_copy(update={"hydrated": self.plan.hydration is not None})
-        if state is not None and state.phase is Phase.COMPLETE:
+        if status is not None and status.phase is Phase.COMPLETE:
             _log.info("The export at hand cannot be used for this interval; exporting again")
             # Before its link is gone: an increment with the link of a full one would pass for one.
-            await way.discard()
+            await extractor.discard()
         await asyncio.to_thread(write_link, self.run.raw, self.plan.export.prefix, link)
         try:
-            await way.start(link)
+            await (await self._extractor(link)).start()
         except TransientSourceError as error:
             if (waiting := await self._refused(error)) is None:
                 raise
@@ -191,9 +189,9 @@ class ExportTurn:
 
     async def _go_on(self, lease: Lease) -> Waiting | None:
         """Poll or search, and download what is ready."""
-        way = await self._way()
+        extractor = await self._extractor(await self._read_link())
         try:
-            pending = await way.advance(await self._read_link(), self.run.progress)
+            pending = await extractor.advance(self.run.progress)
         except TransientSourceError as error:
             # Downloads stop in the server's quiet hours; what is there stays.
             quiet = self.plan.source.profile.quiet_seconds(self._now())
@@ -203,7 +201,7 @@ class ExportTurn:
         if pending is None:
             return None
         until = self._now() + timedelta(seconds=pending.wait_seconds)
-        if way.prepares:
+        if pending.prepares:
             return self._waiting("server", until, pending.note, lease.token)
         await asyncio.to_thread(self.registry.postpone, self.plan.subject, until, pending.note)
         return self._waiting("window", until, pending.note)
@@ -213,27 +211,27 @@ class ExportTurn:
 
         An export that was taken before the interval ended lacks what came after.
         """
-        way = await self._way()
-        state = await way.read_state()
-        if state is None or state.phase is not Phase.COMPLETE:
+        status = await (await self._extractor()).status()
+        if status is None or status.phase is not Phase.COMPLETE:
             return False
-        if datetime.fromisoformat(state.transaction_time) < self.run.interval.end:
+        if datetime.fromisoformat(status.transaction_time) < self.run.interval.end:
             return False
         try:
             link = await self._read_link()
             await asyncio.to_thread(read_chain, self.run.raw, self.plan.export.prefix)
         except ArtifactNotFoundError:
             return False
-        return self._is_same(way, state, link)
+        return self._is_same(await self._extractor(link), status)
 
-    def _is_same(self, way: ExportWay, state: ExportState | CrawlState, link: ExportLink) -> bool:
-        server = self.plan.source.base_url
-        return (state.server, state.request_digest) == (server, way.digest(link))
+    def _is_same(self, extractor: Extractor, status: ExtractionStatus) -> bool:
+        wanted = self.plan.source.base_url, extractor.request_digest
+        return (status.server, status.request_digest) == wanted
 
-    async def _way(self) -> ExportWay:
-        if self._chosen is None:
-            self._chosen = await choose_way(self.plan, self.client)
-        return self._chosen
+    async def _extractor(self, link: ExportLink | None = None) -> Extractor:
+        """Return what fills the folder; without a link good for what stands there, whatever it builds on."""
+        if self._mode is None:
+            self._mode = await choose_plan_mode(self.plan, self.client)
+        return make_extractor(self.plan, link or ExportLink(), self._mode, self.client)
 
     async def _read_link(self) -> ExportLink:
         return await asyncio.to_thread(read_link, self.run.raw, self.plan.export.prefix)
@@ -274,8 +272,8 @@ class ExportTurn:
 
     async def _let_go(self, lease: Lease) -> None:
         """Give the lease back; while the server still works on the export, only to who goes on with it."""
-        state = await (await self._way()).read_state()
-        if state is not None and state.phase in _LIVE:
+        status = await (await self._extractor()).status()
+        if status is not None and status.phase in _LIVE:
             parked = dataclasses.replace(lease, machine="", process=0, parked=True)
             await asyncio.to_thread(self.registry.renew, parked, _PARKED_SECONDS)
         else:
@@ -288,19 +286,18 @@ class ExportTurn:
             await self._note_state()
 
     async def _note_state(self) -> None:
-        way = await self._way()
-        state = await way.read_state()
-        if state is None:
+        status = await (await self._extractor()).status()
+        if status is None:
             return
         link = await self._read_link()
         resources, size = 0, 0
-        if state.phase is Phase.COMPLETE:
+        if status.phase is Phase.COMPLETE:
             result = (await load_extracted(self.plan.export, hydrated=link.hydrated)).result
             resources, size = sum(result.resources.values()), result.bytes
-        record = self._record(link, str(state.phase)).evolve(
-            request_digest=way.digest(link),
-            transaction_time=state.transaction_time,
-            kicked_off_at=getattr(state, "kicked_off_at", None),
+        record = self._record(link, str(status.phase)).evolve(
+            request_digest=(await self._extractor(link)).request_digest,
+            transaction_time=status.transaction_time,
+            kicked_off_at=status.kicked_off_at,
             resources=resources,
             bytes=size,
         )

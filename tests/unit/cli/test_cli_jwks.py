@@ -8,9 +8,8 @@ import httpx
 import pytest
 
 from cohortflow.cli.main import run
-from cohortflow.connectors import key_check
-from cohortflow.connectors.key_set import KeySet
-from cohortflow.connectors.keys import load_signing_key
+from cohortflow.connectors.keys import KeySet, load_signing_key
+from cohortflow.connectors.keys import check as key_check
 
 DAY = 86_400
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from cohortflow.connectors import BulkExport, FhirSource, RetryPolicy, connect
+from cohortflow.connectors import BulkExport, BulkExtractor, FhirSource, RetryPolicy, connect, run_extractor
 
 BASE = "https://ehr.example.org/fhir"
 STATUS = "https://ehr.example.org/jobs/7f3a?secret=s3cr3t"
@@ -172,3 +172,9 @@ async def bulk_of(ehr, *, source=None, clock=None, attempts=4):
         source, clock=clock or FakeClock(), policy=policy, transport=httpx.MockTransport(ehr)
     ) as client:
         yield BulkExport(client)
+
+
+async def run_export(bulk, request, sink, progress=None, **options):
+    """Run a whole bulk export and return its counts."""
+    extractor = BulkExtractor(bulk, request, sink)
+    return (await run_extractor(extractor, bulk.client.clock, progress, **options)).result

@@ -8,8 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 from connectors_doubles import BASE, FakeClock, FolderSink
 
-from cohortflow.connectors import FhirSource, RetryPolicy, connect
-from cohortflow.connectors.profile import PROFILES
+from cohortflow.connectors import PROFILES, FhirSource, RetryPolicy, connect
 
 DATE = "Mon, 02 Mar 2026 08:00:00 GMT"
 

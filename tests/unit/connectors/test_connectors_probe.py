@@ -4,7 +4,7 @@ import pytest
 from connectors_doubles import BASE
 from search_doubles import SearchServer, answer, client_of
 
-from cohortflow.connectors.probe import advise, probe_source
+from cohortflow.connectors import advise, probe_source
 from cohortflow.errors import ExportRejectedError
 
 pytestmark = pytest.mark.anyio

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cohortflow.connectors import GENERIC, PROFILES, FhirSource
-from cohortflow.connectors.profile import ServerProfile
+from cohortflow.connectors import GENERIC, PROFILES, FhirSource, ServerProfile
 from cohortflow.connectors.settings import CONNECTION_TYPES
 from cohortflow.model import Connection
 from cohortflow.sandbox import generate_client_key
