@@ -18,6 +18,7 @@
     │   ├── TransientSourceError       busy or unreachable: retrying may help
     │   ├── SourceBusyError            it must not be asked yet, and nobody wants to wait
     │   └── IncompleteDownloadError    fewer bytes or lines than announced
+    ├── DeliveryError                  the receiver of audit events refused one
     ├── RegistryError                  what runs remember of sources
     │   └── LeaseLostError             another run has taken over this one's export
     ├── LakeError                      object storage and the datasets in it
@@ -28,7 +29,9 @@
     └── QualityError                   the data are not fit to publish
         ├── ValidationFailedError      a critical expectation failed
         ├── CoverageError              too few codes were mapped
-        └── MalformedDataError         more malformed records than the study allows
+        ├── ReidentificationRiskError  subjects are not enough alike
+        ├── MalformedDataError         more malformed records than the study allows
+        └── LeakError                  an identifier of the source is left in what would be published
 
 Messages name the place and never hold a value from a patient's record; ``remedy`` says what to do.
 """
@@ -46,18 +49,21 @@ __all__ = [
     "ConfigurationError",
     "ConnectionNotFoundError",
     "CoverageError",
+    "DeliveryError",
     "ExportExpiredError",
     "ExportRejectedError",
     "FhirPathError",
     "IncompleteDownloadError",
     "InputError",
     "LakeError",
+    "LeakError",
     "LeaseLostError",
     "MalformedDataError",
     "PolicyError",
     "ProjectKeyError",
     "QualityError",
     "RegistryError",
+    "ReidentificationRiskError",
     "SourceBusyError",
     "SourceError",
     "StaleWriteError",
@@ -186,6 +192,10 @@ class SourceBusyError(SourceError):
     """An export has to wait for the server or for another run, and the caller does not want to."""
 
 
+class DeliveryError(CohortflowError):
+    """The receiver of audit events refused one; it stays in the outbox."""
+
+
 class RegistryError(CohortflowError):
     """The registry of exports and leases cannot be used."""
 
@@ -226,5 +236,13 @@ class CoverageError(QualityError):
     """Fewer codes were mapped than the study demands."""
 
 
+class ReidentificationRiskError(QualityError):
+    """Too few subjects share what others may know of them."""
+
+
 class MalformedDataError(QualityError):
     """More malformed records than the study allows."""
+
+
+class LeakError(QualityError):
+    """An identifier of the source is left in what would be published; names columns and rules, no value."""

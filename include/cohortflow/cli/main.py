@@ -23,6 +23,7 @@ _COMMANDS = (
     "jwks",
     "registry",
     "source",
+    "patterns",
     "schema",
     "view",
     "terminology",

@@ -2,6 +2,7 @@
 
 from cohortflow.lake.bucket import prepare_lake
 from cohortflow.lake.delta import Landing, LandingOutcome, land_dataset
+from cohortflow.lake.outbox import Outbox, Parcel
 from cohortflow.lake.raw import RawExport
 from cohortflow.lake.store import LAKE_CONNECTION, Store, open_store, storage_errors
 from cohortflow.lake.terminology import TerminologyStore
@@ -14,6 +15,8 @@ __all__ = [
     "LAKE_CONNECTION",
     "Landing",
     "LandingOutcome",
+    "Outbox",
+    "Parcel",
     "RawExport",
     "Store",
     "StoredRelease",

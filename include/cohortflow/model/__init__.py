@@ -9,8 +9,10 @@ from cohortflow.model.dataset import ZSTD_LEVEL, DatasetRef, hash_schema
 from cohortflow.model.deployment import Connection, Deployment, EnvDeployment
 from cohortflow.model.interval import DataInterval
 from cohortflow.model.progress import NoProgress, Progress
+from cohortflow.model.small_cell import SMALL_CELL
 
 __all__ = [
+    "SMALL_CELL",
     "ZSTD_LEVEL",
     "Catalog",
     "Column",

@@ -15,7 +15,20 @@ from cohortflow.errors import CatalogError
 
 __all__ = ["Catalog", "Kind"]
 
-Kind = Literal["views", "valuesets", "conceptmaps", "redaction", "expectations", "environments", "queries"]
+Kind = Literal[
+    "views",
+    "valuesets",
+    "conceptmaps",
+    "redaction",
+    "scrub",
+    "expectations",
+    "environments",
+    "leaks",
+    "patterns",
+    "populations",
+    "queries",
+    "units",
+]
 
 _SUFFIXES = (".json", ".yaml")
 

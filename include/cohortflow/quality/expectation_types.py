@@ -2,6 +2,9 @@
 
 Types whose result is a value of the data (minimum, quantile, most common value and so on) are left out,
 since a report is read by more people than the data.
+
+One type is our own: ``expect_column_values_to_match_pattern`` names a pattern of the catalog, whose check
+digits no regular expression can verify. Polars evaluates it, and Great Expectations judges the result.
 """
 
 from __future__ import annotations
@@ -11,7 +14,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-__all__ = ["EXPECTATION_TYPES", "ExpectationType", "describe"]
+__all__ = ["EXPECTATION_TYPES", "MATCH_PATTERN", "ExpectationType", "describe"]
+
+MATCH_PATTERN: Final = "expect_column_values_to_match_pattern"
+"""The one type that Great Expectations does not know."""
 
 _ROWS: Final = frozenset({"row_condition", "ignore_row_if"})
 
@@ -80,6 +86,7 @@ EXPECTATION_TYPES: Final[Mapping[str, ExpectationType]] = MappingProxyType(
         "expect_column_values_to_be_between": _column("is {range}", optional=_BOUNDS),
         "expect_column_values_to_match_regex": _column("matches {regex}", "regex"),
         "expect_column_values_to_not_match_regex": _column("does not match {regex}", "regex"),
+        MATCH_PATTERN: _column("is a {pattern}", "pattern"),
         "expect_column_value_lengths_to_equal": _column("has {value} characters", "value"),
         "expect_column_value_lengths_to_be_between": _column("has {range} characters", optional=_BOUNDS),
         "expect_column_unique_value_count_to_be_between": _aggregate("has {range} distinct values"),

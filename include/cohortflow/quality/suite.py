@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cohortflow.errors import CatalogError
 from cohortflow.model import Catalog
+from cohortflow.patterns import pattern_names
 from cohortflow.quality.conditions import Condition, parse_condition
-from cohortflow.quality.expectation_types import EXPECTATION_TYPES, describe
+from cohortflow.quality.expectation_types import EXPECTATION_TYPES, MATCH_PATTERN, describe
 
 __all__ = [
     "BoundSuite",
@@ -55,6 +56,7 @@ class _Arguments(_Frozen):
     value_set: list[str | int | float | bool] | None = None
     value: int | None = None
     regex: re.Pattern[str] | None = None
+    pattern: str | None = None
     min_value: int | float | str | None = None
     max_value: int | float | str | None = None
     strict_min: bool = False
@@ -122,6 +124,11 @@ class Expectation(_Frozen):
         """Rows that it is about; ``None`` for all."""
         value = self.kwargs.get("row_condition")
         return None if value is None else parse_condition(value)
+
+    @property
+    def pattern(self) -> str | None:
+        """Pattern of the catalog that it names."""
+        return str(self.kwargs["pattern"]) if self.type == MATCH_PATTERN else None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -202,7 +209,21 @@ def load_suite(catalog: Catalog, name: str) -> ExpectationSuite:
         raise CatalogError(
             f"The suite calls itself '{suite.name}'.", place=place, remedy=f"Name it '{name}', as its file."
         )
+    _check_patterns(suite, catalog, place)
     return suite
+
+
+def _check_patterns(suite: ExpectationSuite, catalog: Catalog, place: str) -> None:
+    named = {item.pattern: position for position, item in enumerate(suite.expectations) if item.pattern}
+    known = pattern_names(catalog) if named else ()
+    for name, position in named.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise CatalogError(
+                f"There is no pattern '{name}'.",
+                place=f"{place}, expectations.{position}",
+                remedy=f"Did you mean '{near[0]}'?" if near else "'cohortflow patterns list' shows all.",
+            )
 
 
 def bind_suite(suite: ExpectationSuite, columns: Iterable[str], *, known: Iterable[str] = ()) -> BoundSuite:

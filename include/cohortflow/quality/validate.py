@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cohortflow.errors import CatalogError
+from cohortflow.model import Catalog
 from cohortflow.quality.conditions import Condition
 from cohortflow.quality.expectation_types import EXPECTATION_TYPES
 from cohortflow.quality.report import ExpectationResult, Outcome, ValidationReport
@@ -33,7 +34,11 @@ _BOUNDS: Final = ("min_value", "max_value")
 
 
 def validate_dataset(
-    data: pl.DataFrame | pl.LazyFrame | Path | str, suite: ExpectationSuite | BoundSuite, name: str
+    data: pl.DataFrame | pl.LazyFrame | Path | str,
+    suite: ExpectationSuite | BoundSuite,
+    name: str,
+    *,
+    catalog: Catalog | None = None,
 ) -> ValidationReport:
     """Evaluate a suite on a dataset.
 
@@ -42,13 +47,14 @@ def validate_dataset(
             are read.
         suite: The suite, bound to the dataset's columns where some of them may be redacted away.
         name: Name of the dataset, for the report.
+        catalog: Where the patterns are that the suite names; the default one where none is given.
 
     Returns:
         Counts and verdicts. An expectation that cannot be evaluated is a broken one, not an exception.
 
     Raises:
         CatalogError: The suite names a column that the dataset does not have, or a bound that is not of
-            the column's type.
+            the column's type, or a pattern that the catalog does not have.
     """
     import polars as pl
 
@@ -62,10 +68,13 @@ def validate_dataset(
         for position, expectation in enumerate(expectations)
         if not bound.missing[position]
     }
+    verdicts = _match_patterns([expectations[position] for position in configurations], catalog)
     found: dict[int, Any] = {}
     with _datasource() as source:
         for condition, positions in _group_by_condition(expectations, configurations).items():
-            rows_of_group = _load(frame, condition, [expectations[position] for position in positions])
+            rows_of_group = _load(
+                frame, condition, [expectations[position] for position in positions], verdicts
+            )
             asset = source.add_dataframe_asset(f"from_{positions[0]}")
             found |= _evaluate(asset, rows_of_group, [configurations[position] for position in positions])
     rows = int(frame.select(pl.len()).collect().item())
@@ -99,17 +108,48 @@ def _group_by_condition(
     return groups
 
 
+def _match_patterns(expectations: Iterable[Expectation], catalog: Catalog | None) -> dict[str, pl.Expr]:
+    """Return the columns of verdicts that the expectations on patterns are judged by, by name."""
+    wanted = {_verdict_name(item): item for item in expectations if item.pattern is not None}
+    if not wanted:
+        return {}
+    import polars as pl
+
+    from cohortflow.patterns import load_patterns
+
+    library = load_patterns(catalog or Catalog.default(), *{str(item.pattern) for item in wanted.values()})
+    return {
+        name: library[str(item.pattern)].matches(pl.col(item.columns[0]).cast(pl.String)).alias(name)
+        for name, item in wanted.items()
+    }
+
+
+def _verdict_name(expectation: Expectation) -> str:
+    return f"{expectation.columns[0]} is a {expectation.pattern}"
+
+
 def _load(
-    frame: pl.LazyFrame, condition: Condition | None, expectations: Iterable[Expectation]
+    frame: pl.LazyFrame,
+    condition: Condition | None,
+    expectations: Sequence[Expectation],
+    verdicts: Mapping[str, pl.Expr],
 ) -> pd.DataFrame:
-    """Read the columns of some expectations, and of these the rows that they are about."""
+    """Read the columns of some expectations, and of these the rows that they are about.
+
+    Of an expectation on a pattern the verdicts are handed on, not the values.
+    """
     import polars as pl
 
     if condition is not None:
         frame = frame.filter(condition.to_expression())
-    needed = dict.fromkeys(name for item in expectations for name in item.columns)
+    needed = dict.fromkeys(name for item in expectations if item.pattern is None for name in item.columns)
+    judged = dict.fromkeys(_verdict_name(item) for item in expectations if item.pattern is not None)
     # A frame without columns would have lost the row count.
-    chosen = frame.select(*needed) if needed else frame.select(row=pl.int_range(pl.len()))
+    chosen = (
+        frame.select(*needed, *(verdicts[name] for name in judged))
+        if needed or judged
+        else frame.select(row=pl.int_range(pl.len()))
+    )
     return chosen.collect().to_pandas(use_pyarrow_extension_array=True)
 
 
@@ -121,8 +161,12 @@ def _configure(position: int, expectation: Expectation, schema: Mapping[str, Any
             kwargs[bound] = _parse_bound(kwargs.get(bound), dtype, expectation)
     if EXPECTATION_TYPES[expectation.type].column_arguments == ("column_A", "column_B"):
         kwargs.setdefault("ignore_row_if", "either_value_is_missing")
+    kind = expectation.type
+    if kwargs.pop("pattern", None) is not None:
+        kind = "expect_column_values_to_be_in_set"
+        kwargs |= {"column": _verdict_name(expectation), "value_set": [True]}
     return {
-        "type": expectation.type,
+        "type": kind,
         "kwargs": kwargs,
         "severity": str(expectation.severity),
         "meta": {_POSITION: position},

@@ -11,7 +11,7 @@ from cohortflow.errors import CatalogError
 from cohortflow.fhir.views import analyze_view
 from cohortflow.model import Catalog
 from cohortflow.quality import Severity, bind_suite, load_suite
-from cohortflow.quality.expectation_types import EXPECTATION_TYPES
+from cohortflow.quality.expectation_types import EXPECTATION_TYPES, MATCH_PATTERN
 from cohortflow.quality.suite import Expectation, ExpectationSuite
 
 VIEWS = Catalog.default().names("views")
@@ -180,6 +180,8 @@ def test_the_types_and_their_arguments_are_those_of_great_expectations():
     from great_expectations.expectations.registry import get_expectation_impl
 
     for name, kind in EXPECTATION_TYPES.items():
+        if name == MATCH_PATTERN:
+            continue  # our own, judged through another
         implementation = get_expectation_impl(name)
         fields = set(inspect.signature(implementation).parameters) | set(implementation.__fields__)
         assert kind.arguments <= fields, name
