@@ -41,8 +41,9 @@ up: $(READY) ## Start Airflow with its UI, the sandbox EHR and S3 on loopback
 down: $(READY) ## Stop what `make up` started
 	@$(BIN)/python tools/up.py stop
 
+# Four at a time on two cores: tests with real servers mostly wait.
 test: $(READY) ## Run all tests
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 check: lint ## Lint, types, layers, documentation and the fast tests
 	$(BIN)/pytest -m "not integration" -n 2
@@ -62,6 +63,7 @@ bench-kernels: $(READY) ## Measure each kernel beside a limit or a plain equival
 
 bench-peers: $(READY) ## Measure whole processes beside other tools, each in an environment of its own
 	@$(BIN)/python tests/bench/peers/compare.py
+	@$(BIN)/python tests/bench/peers/compare_risk.py
 
 docs: $(READY) ## Build the documentation into site/
 	@$(BIN)/mkdocs build --strict

@@ -13,7 +13,17 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from stack import BIN, PROJECT, AirflowHome, Process, ProcessGroup, call, start_s3, start_sandbox
+from stack import (
+    BIN,
+    PROJECT,
+    AirflowHome,
+    Process,
+    ProcessGroup,
+    call,
+    start_loading,
+    start_s3,
+    start_sandbox,
+)
 
 STUDY = "diabetes_nightly"
 SEED = 1
@@ -40,9 +50,9 @@ def main() -> int:
     airflow = AirflowHome(options.home / "airflow")
     try:
         with ProcessGroup(options.home / "log") as group:
-            environ = _start_services(group, airflow, options)
+            environ, loading = _start_services(group, airflow, options)
             os.environ.update(environ)
-            _run_study(group, airflow, environ)
+            _run_study(group, airflow, environ, loading)
             _show_result()
     except KeyboardInterrupt:
         console.print("[bold]interrupted[/]; every server was stopped")
@@ -56,7 +66,10 @@ def main() -> int:
     return 0
 
 
-def _start_services(group: ProcessGroup, airflow: AirflowHome, options: argparse.Namespace) -> dict[str, str]:
+def _start_services(
+    group: ProcessGroup, airflow: AirflowHome, options: argparse.Namespace
+) -> tuple[dict[str, str], Process]:
+    """Start the servers; return their connections, and the process that loads terminologies meanwhile."""
     home: Path = options.home
     data = home / f"patients-{options.patients}"
     if not data.exists():
@@ -74,17 +87,20 @@ def _start_services(group: ProcessGroup, airflow: AirflowHome, options: argparse
         _say("starting an S3 endpoint (SeaweedFS)")
         environ["AIRFLOW_CONN_COHORTFLOW_LAKE"] = start_s3(group, home / "s3").connection()
         environ["AIRFLOW_VAR_COHORTFLOW_LAKE"] = "s3://lake"
+    call([str(BIN / "cohortflow"), "lake", "prepare"], environ)
+    _say("loading the shipped terminologies (cohortflow terminology load shipped)")
+    loading = start_loading(group, environ)
     _say("starting the sandbox EHR")
     sandbox = start_sandbox(group, data, home / "sandbox")
     environ["AIRFLOW_CONN_FHIR_DEFAULT"] = sandbox.connection()
-    call([str(BIN / "cohortflow"), "lake", "prepare"], environ)
-    return environ
+    return environ, loading
 
 
-def _run_study(group: ProcessGroup, airflow: AirflowHome, environ: dict[str, str]) -> None:
+def _run_study(group: ProcessGroup, airflow: AirflowHome, environ: dict[str, str], loading: Process) -> None:
     if not (airflow.folder / "airflow.db").exists():
         _say("creating Airflow's database")
     _wait(airflow.run(group, "migrate", "db", "migrate", environ=environ), "airflow db migrate")
+    group.finish(loading)
     # Named by the moment when the nightly run is due, the run covers the day before it.
     due = f"{(datetime.now(UTC) - NIGHTLY_RUN).date()}T02:00:00"
     _say(f"running the DAG {STUDY} (airflow dags test {STUDY} {due})")

@@ -21,7 +21,17 @@ from typing import Any
 import yaml
 from rich.console import Console
 from rich.markup import escape
-from stack import BIN, PROJECT, AirflowHome, ProcessGroup, call, keep_secret, start_s3, start_sandbox
+from stack import (
+    BIN,
+    PROJECT,
+    AirflowHome,
+    ProcessGroup,
+    call,
+    keep_secret,
+    start_loading,
+    start_s3,
+    start_sandbox,
+)
 
 HOME = PROJECT / ".cohortflow" / "up"
 STATE = HOME / "state.json"
@@ -133,8 +143,14 @@ def _start_servers(group: ProcessGroup) -> dict[str, Any]:
     call([str(BIN / "airflow"), "db", "migrate"], environ)
     settings = _import_settings(environ)
     os.environ.update(environ)
-    _prepare_lake(s3.connection(), settings["cohortflow_lake"])
+    lake = {
+        "AIRFLOW_CONN_COHORTFLOW_LAKE": s3.connection(),
+        "AIRFLOW_VAR_COHORTFLOW_LAKE": settings["cohortflow_lake"],
+    }
+    _prepare_lake(lake)
+    loading = start_loading(group, lake)
     url = airflow.serve(group, environ, port=AIRFLOW_PORT)
+    group.finish(loading)
     return {
         "airflow": url,
         "user": USER,
@@ -176,11 +192,11 @@ def _import_settings(environ: dict[str, str]) -> dict[str, str]:
     return variables
 
 
-def _prepare_lake(connection: str, uri: str) -> None:
+def _prepare_lake(environ: dict[str, str]) -> None:
     from cohortflow.lake import prepare_lake
     from cohortflow.model import EnvDeployment
 
-    prepare_lake(uri, EnvDeployment({"AIRFLOW_CONN_COHORTFLOW_LAKE": connection}))
+    prepare_lake(environ["AIRFLOW_VAR_COHORTFLOW_LAKE"], EnvDeployment(environ))
 
 
 @contextlib.contextmanager

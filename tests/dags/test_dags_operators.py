@@ -60,7 +60,10 @@ def context(monkeypatch, tmp_path, project_copy):
     )
     end = datetime(2026, 11, 2, 2, tzinfo=UTC)
     dag_run = SimpleNamespace(
-        data_interval_start=end - timedelta(days=1), data_interval_end=end, run_after=end
+        data_interval_start=end - timedelta(days=1),
+        data_interval_end=end,
+        run_after=end,
+        triggering_user_name=None,
     )
     task = SimpleNamespace(start_date=end)
     return {"params": {}, "run_id": "scheduled__1", "dag_run": dag_run, "ti": task}

@@ -120,7 +120,7 @@ def _make_site(sandbox, lake, folder, connection=None) -> Site:
         "conn_type": "fhir",
         "host": sandbox.base_url,
         "login": "tests",
-        "extra": {"private_key_file": str(key_file)},
+        "extra": {"private_key_file": str(key_file), "synthetic": True},
     }
     environ = {
         "AIRFLOW_CONN_FHIR_DEFAULT": json.dumps(fhir),

@@ -9,12 +9,12 @@ import pytest
 from deltalake import DeltaTable
 from integration_data import read_ndjson, truth
 
-from cohortflow.errors import ArtifactNotFoundError
+from cohortflow.errors import ArtifactNotFoundError, StaleWriteError
 from cohortflow.model import DataInterval
 from cohortflow.workflow.runner import run_plan
 from cohortflow.workflow.steps import transform
 from cohortflow.workflow.steps.clean import clean_run
-from cohortflow.workflow.steps.release import read_release
+from cohortflow.workflow.steps.release import list_releases, read_release
 
 pytestmark = pytest.mark.integration
 
@@ -34,15 +34,31 @@ def test_publishes_the_cohort_of_the_ground_truth(s3_site, patients):
 
 
 def test_release_says_what_was_published(s3_site):
-    run, _ = s3_site.run()
+    run, results = s3_site.run()
     release = read_release(run.datasets, run.interval.key)
     versions = {dataset["name"]: dataset["version"] for dataset in release["datasets"]}
     counts = {dataset["name"]: dataset["rows"] for dataset in release["datasets"]}
     seen = {view: frame.height for view, frame in s3_site.all_rows(run).items()}
     assert counts == seen
     assert set(versions.values()) == {0}
-    assert release["attrition"][-1]["n_after"] == seen["cohort"]
+    assert results["select_cohort"].datasets[0].rows == seen["cohort"]
+    assert release["attrition"] == results["select_cohort"].facts["attrition"]
+    counts = [text for row in release["attrition"] for name, text in row.items() if name.startswith("n_")]
+    assert not [text for text in counts if text.isdigit() and 0 < int(text) < 11]
     assert release["coverage"]["condition"]["icd10cm"]["share"] > 0.9
+
+
+def test_results_are_published_in_canonical_units_too(s3_site):
+    run, _ = s3_site.run()
+    results = s3_site.all_rows(run)["observation"].filter(pl.col("value_quantity").is_not_null())
+    loinc = results.filter(code_system="http://loinc.org")
+    assert loinc.height > 0
+    assert set(loinc["unit_status"]) == {"canonical"}  # synthetic patients have UCUM
+    assert loinc["value_quantity_canonical"].equals(loinc["value_quantity"], check_names=False)
+    assert loinc["plausible"].all()
+    report = read_release(run.datasets, run.interval.key)["units"]["observation"]["value_quantity"]
+    assert report["rows_usable"] == report["rows_with_unit"] == loinc.height
+    assert report["rows_with_value"] == results.height
 
 
 def test_nothing_of_the_source_identifies_a_patient(s3_site, patients):
@@ -91,6 +107,26 @@ def test_a_fresh_export_replaces_the_rows_of_its_interval_only(s3_site):
     assert all(frame.equals(before[view]) for view, frame in after.items())
     assert set(after["patient"]["data_interval"]) == {"2026-10-30", "2026-10-31"}
     assert s3_site.sandbox.log.count("kickoff") == 3
+
+
+def test_safe_harbor_publishes_the_latest_interval_of_patients_only(folder_site):
+    connection = json.loads(folder_site.environ["AIRFLOW_CONN_FHIR_DEFAULT"])
+    del connection["extra"]["synthetic"]
+    folder_site.environ["AIRFLOW_CONN_FHIR_DEFAULT"] = json.dumps(connection)
+    run, _ = folder_site.run(day=date(2026, 10, 30))
+    earlier = {view: frame.drop("data_interval") for view, frame in folder_site.all_rows(run).items()}
+    run, results = folder_site.run(day=date(2026, 10, 31))
+    assert results["land.patient"].facts["committed"]
+    for view, frame in folder_site.all_rows(run).items():
+        assert set(frame["data_interval"]) == {"2026-10-31"}
+        assert frame.height >= earlier[view].height, "as a whole, not what came since"
+        with pytest.raises((OSError, pl.exceptions.ComputeError)):
+            pl.read_delta(run.datasets.child(view), version=0)
+    assert list_releases(run.datasets) == ["2026-10-31"]
+    assert not run.datasets.list("_reports/2026-10-30")
+    with pytest.raises(StaleWriteError, match="publishes none beside the latest"):
+        folder_site.run(day=date(2026, 10, 29))
+    assert set(folder_site.rows(run, "patient")["data_interval"]) == {"2026-10-31"}
 
 
 def test_an_interval_with_the_same_start_and_another_end_lands_its_own_rows(folder_site):
@@ -200,6 +236,28 @@ def test_staging_shifts_dates_and_keeps_intervals(folder_site, patients):
     assert joined.height
     assert set(offsets["days"]) == {1}
     assert offsets.filter(pl.col("first").dt.total_microseconds() == 0).is_empty()
+
+
+def test_what_prod_publishes_is_as_anonymous_as_it_demands(folder_site):
+    key = folder_site.environ["AIRFLOW_CONN_COHORTFLOW_KEY_DEV"]
+    folder_site.environ["AIRFLOW_CONN_COHORTFLOW_KEY_PROD"] = key
+    run, results = folder_site.run(environment="prod")
+    risk = run.plan.risk
+    assert risk.demand.k == 5
+    subjects = folder_site.rows(run, "cohort").join(
+        folder_site.rows(run, "patient"), on="patient_id", how="full", coalesce=True
+    )
+    sizes = subjects.group_by([column.column for column in risk.quasi_identifiers]).len()["len"]
+    assert sizes.min() >= 5
+    assert {"cohort", "patient"} <= {dataset.name for dataset in results["assess_risk"].datasets}
+    everybody = set(subjects["patient_id"])
+    for view, frame in folder_site.all_rows(run).items():
+        assert set(frame["patient_id"]) <= everybody, view
+    release = read_release(run.datasets, run.interval.key)
+    assert release["risk"]["verdict"] == "suppressed"
+    page = run.datasets.read(run.report_path("risk.html")).decode()
+    assert release["reports"]["risk"] == run.datasets.child(run.report_path("risk.html"))
+    assert "Demands met after suppression" in page
 
 
 def test_cli_runs_the_study_and_prints_json(folder_site):

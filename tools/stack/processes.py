@@ -149,6 +149,17 @@ class ProcessGroup:
         self.processes.append(process)
         return process
 
+    def finish(self, process: Process) -> None:
+        """Wait for a child that ends by itself.
+
+        Raises:
+            RuntimeError: It failed; the text holds the end of its output.
+        """
+        code = process.popen.wait()
+        self.processes.remove(process)
+        if code:
+            raise RuntimeError(f"{process.name} failed; the end of {process.log}:\n{process.tail(40)}")
+
 
 def wait_for_http(url: str, process: Process, *, seconds: float = 60.0) -> None:
     """Wait until a URL answers with anything.

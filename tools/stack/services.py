@@ -9,7 +9,7 @@ import secrets
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ __all__ = [
     "S3Server",
     "Sandbox",
     "keep_secret",
+    "start_loading",
     "start_postgres",
     "start_s3",
     "start_sandbox",
@@ -103,7 +104,7 @@ class Sandbox:
                 "conn_type": "fhir",
                 "host": self.base_url,
                 "login": self.client_id,
-                "extra": {"private_key_file": str(self.key_file)},
+                "extra": {"private_key_file": str(self.key_file), "synthetic": True},
             }
         )
 
@@ -133,6 +134,12 @@ def start_sandbox(group: ProcessGroup, data: Path, folder: Path, *, port: int = 
     base_url = f"http://127.0.0.1:{port}/fhir"
     wait_for_http(f"{base_url}/metadata", process)
     return Sandbox(base_url, "demo", key_file)
+
+
+def start_loading(group: ProcessGroup, environ: Mapping[str, str]) -> Process:
+    """Start to load the shipped terminologies into the lake; ``group.finish`` waits for the end."""
+    command = [str(BIN / "cohortflow"), "terminology", "load", "shipped"]
+    return group.start("terminology", command, environ=environ)
 
 
 def start_postgres(group: ProcessGroup, folder: Path) -> str:

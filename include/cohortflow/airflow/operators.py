@@ -25,6 +25,7 @@ from cohortflow.errors import (
     QualityError,
     StaleWriteError,
 )
+from cohortflow.workflow.audit import note_failure
 from cohortflow.workflow.environment import load_environment, name_environment
 from cohortflow.workflow.plan import Step, StepKind
 from cohortflow.workflow.runner import guard, record_step, run_step
@@ -37,12 +38,14 @@ if TYPE_CHECKING:
     from cohortflow.workflow.run import Run
 
 __all__ = [
+    "AssessRiskOperator",
     "CleanWorkOperator",
     "ExtractFhirBulkOperator",
     "ExtractSqlOperator",
     "LandDatasetOperator",
     "MapTerminologyOperator",
     "RedactDatasetOperator",
+    "ScanForLeaksOperator",
     "SelectCohortOperator",
     "StudyOperator",
     "TransformViewsOperator",
@@ -93,10 +96,14 @@ class StudyOperator(BaseOperator):
     def _carry_out(self, context: Context, work: Callable[[Run], dict[str, Any]]) -> dict[str, Any]:
         """Open the run and do the work; permanent failures are not retried."""
         failure: CohortflowError
+        run: Run | None = None
         try:
-            return work(guard(self.step.id, lambda: open_run(self.study, context)))
+            run = guard(self.step.id, lambda: open_run(self.study, context))
+            return work(run)
         except CohortflowError as error:
             failure = error
+        if run is not None:
+            note_failure(run, self.step, failure)
         if isinstance(failure, _PERMANENT):
             raise AirflowFailException(str(failure))
         raise failure
@@ -241,11 +248,25 @@ class RedactDatasetOperator(StudyOperator):
     ui_color = "#f5b7b1"
 
 
+class AssessRiskOperator(StudyOperator):
+    """Measures how far subjects are alike, and suppresses what the study demands."""
+
+    kind = StepKind.ASSESS
+    ui_color = "#f5b7b1"
+
+
 class ValidateDatasetOperator(StudyOperator):
     """Checks a dataset's expectations."""
 
     kind = StepKind.VALIDATE
     ui_color = "#e8daef"
+
+
+class ScanForLeaksOperator(StudyOperator):
+    """Searches what would be published for the identifiers in the raw zone."""
+
+    kind = StepKind.SCAN
+    ui_color = "#f5b7b1"
 
 
 class LandDatasetOperator(StudyOperator):

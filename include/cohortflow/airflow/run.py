@@ -81,4 +81,5 @@ def open_run(study: str, context: Context) -> Run:
         catalog=project.catalog,
         progress=LogProgress(),
         fresh_export=fresh,
+        actor=dag_run.triggering_user_name or "scheduler",
     )

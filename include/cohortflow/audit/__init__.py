@@ -1,4 +1,4 @@
-"""Audit events: what an outside compliance product is told of every run.."""
+"""Audit events: what an outside compliance product is told of every run. See docs/audit.md."""
 
 from cohortflow.audit.event import Activity, AuditEvent
 from cohortflow.audit.fhir_event import ACTIVITY_SYSTEM, to_fhir

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from cohortflow.audit import Activity
 from cohortflow.cli.console import print_json, print_table, stdout
 from cohortflow.errors import ConfigurationError, InputError
 from cohortflow.model import EnvDeployment
+from cohortflow.workflow.audit import Auditor, name_user
 from cohortflow.workflow.environment import load_environment, name_environment
 from cohortflow.workflow.run import LAKE_VARIABLE, open_zone
 from cohortflow.workflow.study import Project
@@ -68,7 +70,8 @@ def vacuum(
     from cohortflow.workflow.steps.release import released_versions
 
     environment = load_environment(env or name_environment(), Project.default().catalog)
-    datasets = open_zone(f"{environment.zones.datasets}/{study}", EnvDeployment())
+    deployment = EnvDeployment()
+    datasets = open_zone(f"{environment.zones.datasets}/{study}", deployment)
     counts = vacuum_tables(
         datasets, timedelta(days=retention_days), released_versions(datasets), dry_run=not apply
     )
@@ -78,6 +81,9 @@ def vacuum(
             place=datasets.uri,
             remedy="Check its name, and the environment (--env).",
         )
+    if apply:
+        facts = {"files": counts, "retention_days": retention_days}
+        Auditor(environment, deployment, name_user()).note(Activity.VERSIONS_REMOVED, facts, study=study)
     if json:
         print_json({"study": study, "applied": apply, "files": counts})
         return

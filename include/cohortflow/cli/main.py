@@ -18,15 +18,17 @@ __all__ = ["app", "make_cli", "run"]
 
 _COMMANDS = (
     "study",
+    "audit",
     "sandbox",
     "lake",
     "jwks",
+    "redact",
     "registry",
     "source",
-    "patterns",
     "schema",
     "view",
     "terminology",
+    "patterns",
     "synth",
 )
 """Modules of this package, each with a Typer app or a function of its name."""

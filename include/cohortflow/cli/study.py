@@ -15,6 +15,7 @@ from cohortflow.cli.console import BarProgress, print_json, print_table, stderr,
 from cohortflow.cli.summary import print_release
 from cohortflow.errors import CohortflowError, StudyError
 from cohortflow.model import DataInterval, EnvDeployment
+from cohortflow.workflow.audit import name_user
 from cohortflow.workflow.environment import name_environment
 from cohortflow.workflow.graph import draw_mermaid
 from cohortflow.workflow.plan import Plan, Step, compile_plan
@@ -65,9 +66,9 @@ def plan(
     columns = {name: compiled.datasets[name].redaction.explain() for name in compiled.published}
     if json:
         steps = [{"id": step.id, "needs": step.needs} for step in compiled.steps]
-        print_json(
-            {"study": compiled.name, "parameters": compiled.parameters, "steps": steps, "columns": columns}
-        )
+        document = {"study": compiled.name, "parameters": compiled.parameters, "steps": steps}
+        document["exclusions"] = compiled.exclusions.describe()
+        print_json({**document, "columns": columns, "risk": compiled.risk.describe()})
         return
     print_table(
         f"{compiled.title} in {compiled.environment.environment}",
@@ -80,6 +81,18 @@ def plan(
             ["column", "published as", "class", "action", "why"],
             [(row["column"], row["output"], row["class"], row["action"], row["reason"]) for row in rows],
         )
+    risk = compiled.risk.describe()
+    demanded = ", ".join(f"{name} = {value}" for name, value in risk["demand"].items())
+    print_table(
+        f"What others are taken to know of a subject; {demanded}",
+        ["column", "compared by", "may be suppressed"],
+        [
+            (row["column"], row["compared"], "yes" if row["suppressible"] else "no")
+            for row in risk["quasi_identifiers"]
+        ],
+    )
+    if excluded := compiled.exclusions.explain():
+        print_table("Left out", ["who or what", "action"], excluded)
 
 
 @app.command()
@@ -118,6 +131,7 @@ def run(
     with BarProgress() as progress:
         work = Run(
             plan=compiled,
+            actor=name_user(),
             interval=DataInterval.of_day(covered),
             run_id=f"command line {uuid.uuid4()}",
             deployment=EnvDeployment(),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cohortflow.cli.console import print_table, stdout
+from cohortflow.terminology.coverage import Coverage
 from cohortflow.workflow.plan import StepKind
 
 __all__ = ["print_release"]
@@ -28,13 +29,42 @@ def print_release(document: Mapping[str, Any]) -> None:
                 for row in document["attrition"]
             ],
         )
+    if document["risk"].get("after"):
+        before, after = document["risk"]["before"], document["risk"]["after"]
+        print_table(
+            "Re-identification risk",
+            ["", "before suppression", "as published"],
+            [
+                ("subjects", before["subjects"], after["subjects"]),
+                ("smallest class (k)", before["k"], after["k"]),
+                ("subjects alone in their class", before["unique"], after["unique"]),
+                ("subjects in small classes", before["small"], after["small"]),
+            ],
+        )
     coverage = [
-        (view, prefix, measured["rows"], measured["rows_mapped"], _percent(measured["share"]))
+        (view, *_summarize(Coverage.from_dict(measured)))
         for view, prefixes in document["coverage"].items()
-        for prefix, measured in prefixes.items()
+        for measured in prefixes.values()
     ]
     if coverage:
-        print_table("Mapping coverage", ["dataset", "map", "rows", "mapped", "share"], coverage)
+        columns = [
+            "dataset",
+            "map",
+            "rows with a code",
+            "mapped",
+            "share",
+            "unmapped codes",
+            "ambiguous codes",
+        ]
+        print_table("Mapping coverage", columns, coverage)
+    units = [
+        (view, value, found["rows_with_unit"], found["rows_usable"], found["implausible"])
+        for view, values in document.get("units", {}).items()
+        for value, found in values.items()
+    ]
+    if units:
+        title = "Values whose code has a canonical unit"
+        print_table(title, ["dataset", "value", "rows", "in canonical unit", "implausible"], units)
     print_table(
         "Validation",
         ["dataset", "passed", "warnings", "critical failures", "not applicable"],
@@ -59,6 +89,17 @@ def _seconds_by_kind(seconds: Mapping[str, float]) -> list[tuple[str, float]]:
     for step, spent in seconds.items():
         totals[step.partition(".")[0]] += spent
     return [(kind, round(spent, 1)) for kind, spent in totals.items() if spent]
+
+
+def _summarize(coverage: Coverage) -> tuple[object, ...]:
+    return (
+        ", ".join(coverage.versions or coverage.maps),
+        coverage.rows_with_code,
+        coverage.rows_mapped,
+        _percent(coverage.share),
+        coverage.unmapped.codes,
+        "-" if coverage.ambiguous is None else coverage.ambiguous.codes,
+    )
 
 
 def _percent(share: float | None) -> str:

@@ -17,13 +17,14 @@ def synth(
     patients: Annotated[int, typer.Option(min=1, help="Number of patients.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal files.")] = 1,
     gzip: Annotated[bool, typer.Option("--gzip", help="Compress the files.")] = False,
+    privacy: Annotated[bool, typer.Option("--privacy", help="Add Consents and security labels.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make synthetic patients as FHIR R4 NDJSON, with a ground truth of who has which disease."""
     from cohortflow.synthetic import generate
 
     with BarProgress() as progress:
-        summary = generate(out, patients=patients, seed=seed, gzip=gzip, progress=progress)
+        summary = generate(out, patients=patients, seed=seed, gzip=gzip, progress=progress, privacy=privacy)
     if json:
         facts = {"files": {file.resource_type: str(out / file.name) for file in summary.files}}
         print_json(

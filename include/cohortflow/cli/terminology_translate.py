@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cohortflow.cli.console import print_json, print_table, stdout
-from cohortflow.cli.terminology import JsonOption, StoreOption, SystemArgument, app, open_store_option
+from cohortflow.cli.terminology_options import JsonOption, StoreOption, SystemArgument, open_store_option
 from cohortflow.errors import CatalogError, InputError
 from cohortflow.model import Catalog
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["expand", "translate"]
 
 
-@app.command()
 def translate(  # noqa: PLR0913, PLR0917 - the options of the command
     system: SystemArgument,
     codes: Annotated[list[str], typer.Argument(help="Codes, in any spelling.")],
@@ -75,7 +74,6 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of the command
     _print_rows(f"{system} by {', '.join(maps)}", rows, json=json)
 
 
-@app.command()
 def expand(
     value_set: Annotated[
         str,

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
-__all__ = ["SMALL_CELL", "render_attrition", "suppress_small_counts"]
+from cohortflow.model import SMALL_CELL
 
-SMALL_CELL = 11
-"""Counts from 1 to 10 are not shown, as the US Centers for Medicare & Medicaid Services ask."""
+__all__ = ["SMALL_CELL", "render_attrition", "suppress_small_counts"]
 
 HIDDEN = "not shown"
 _COUNTS = ("n_before", "n_excluded", "n_after", "n_unit_mismatch", "n_unknown")

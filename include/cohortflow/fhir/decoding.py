@@ -26,12 +26,23 @@ import polars as pl
 from cohortflow.errors import MalformedDataError
 from cohortflow.fhir.views.decimals import add_digits
 
-__all__ = ["LINE", "REASON", "TEXT", "Decoding", "LineDecoder", "Malformation", "is_decoding_fault"]
+__all__ = [
+    "LINE",
+    "REASON",
+    "TEXT",
+    "Decoding",
+    "LineDecoder",
+    "Malformation",
+    "is_decoding_fault",
+    "mark_modified",
+]
 
 LINE, TEXT, REASON = "@line", "@text", "@reason"
 """Columns: number of a line from 1, its text, and why it is malformed (null where it is not)."""
 
-_DOCUMENT, _SIZE = "@document", "@size"
+_DOCUMENT, _SIZE, _MODIFIED = "@document", "@size", "@modified"
+# In a text value its second quotation mark would have a backslash before it.
+_MODIFIER = '"modifierExtension"'
 _BOM = "\ufeff"
 _REPLACEMENT = "\ufffd"
 # Parts of what Polars raises if a batch cannot be decoded.
@@ -48,6 +59,8 @@ class Malformation(StrEnum):
     OTHER_RESOURCE_TYPE = "another resourceType"
     NO_ID = "no id"
     WRONG_JSON_TYPE = "a value of the wrong JSON type"
+    MODIFIED = "a modifierExtension, which may turn its meaning round"
+    """FHIR R4, 2.4.0.2: what has one that is not known must not be processed; none is known here."""
 
 
 class Decoding(StrEnum):
@@ -61,6 +74,15 @@ class Decoding(StrEnum):
 def is_decoding_fault(error: pl.exceptions.PolarsError) -> bool:
     """Say whether a read failed because a batch could not be decoded the fast way."""
     return isinstance(error, pl.exceptions.ShapeError) or _NOT_DECODED in str(error)
+
+
+def mark_modified(lines: pl.LazyFrame) -> pl.LazyFrame:
+    """Mark the lines that hold a modifierExtension anywhere, before they are rewritten.
+
+    Args:
+        lines: Columns ``LINE`` and ``TEXT``, as they were received.
+    """
+    return lines.with_columns(pl.col(TEXT).str.contains(_MODIFIER, literal=True).alias(_MODIFIED))
 
 
 @dataclass(frozen=True)
@@ -90,20 +112,24 @@ class LineDecoder:
         """Return the elements of each line that is not blank, with the reason beside each malformed one.
 
         Args:
-            lines: Columns ``LINE``, strictly increasing within a batch, and ``TEXT``.
+            lines: Columns ``LINE``, strictly increasing within a batch, ``TEXT``, and that of
+                ``mark_modified``.
         """
         text, document = pl.col(TEXT), pl.col(_DOCUMENT)
         there = lines.filter(text.str.strip_chars() != "")
         known = pl.lit(None, dtype=pl.String)
         if self.decoding is Decoding.FAST:
             found = add_digits(text, self.digits).str.json_decode(self.dtype)
-            decoded = there.select(LINE, text.str.len_bytes().alias(_SIZE), found.alias(_DOCUMENT))
+            decoded = there.select(LINE, text.str.len_bytes().alias(_SIZE), _MODIFIED, found.alias(_DOCUMENT))
             # As an expression of its own, Python's part would be several times as dear.
-            decoded = _map(decoded, self._check, {_SIZE: pl.UInt32(), _DOCUMENT: self.dtype})
+            schema = {_SIZE: pl.UInt32(), _MODIFIED: pl.Boolean(), _DOCUMENT: self.dtype}
+            decoded = _map(decoded, self._check, schema)
         else:
-            decoded = _map(there, self._search, {REASON: pl.String(), _DOCUMENT: self.dtype})
+            schema = {_MODIFIED: pl.Boolean(), REASON: pl.String(), _DOCUMENT: self.dtype}
+            decoded = _map(there, self._search, schema)
             known = pl.col(REASON)
-        reason = pl.coalesce(known, self._explain(document)).alias(REASON)
+        rejected = pl.when(_MODIFIED).then(pl.lit(Malformation.MODIFIED.value))
+        reason = pl.coalesce(known, self._explain(document), rejected).alias(REASON)
         return decoded.select(pl.col(LINE).cast(pl.Int64), reason, document).unnest(_DOCUMENT)
 
     def _check(self, batch: pl.DataFrame) -> pl.DataFrame:
@@ -126,7 +152,7 @@ class LineDecoder:
             documents, reasons = _sift(texts, self.dtype, lossy=self.decoding is Decoding.LOSSY)
             rows = sorted(reasons)
             reason = reason.scatter(rows, [reasons[row].value for row in rows])
-        return pl.DataFrame([batch[LINE], reason, documents.alias(_DOCUMENT)])
+        return pl.DataFrame([batch[LINE], batch[_MODIFIED], reason, documents.alias(_DOCUMENT)])
 
     def _report(self, sizes: pl.Series) -> None:
         if self.on_batch is not None:

@@ -15,10 +15,13 @@ from typing import cast
 
 __all__ = [
     "Element",
+    "base_type",
     "find_element",
     "is_primitive",
     "is_resource",
     "is_type",
+    "list_elements",
+    "list_types",
     "suggest_element",
     "suggest_resource",
     "suggest_type",
@@ -98,6 +101,22 @@ def _parse(name: str, text: str, *, choice: bool) -> Element:
     found = _TYPE.findall(text)
     targets = tuple(target for target in found[0][1].split("|") if target)
     return Element(name, tuple(kind for kind, _ in found), text.endswith("*"), choice, targets)
+
+
+def base_type(name: str) -> str:
+    """Return the type that a type inherits its elements from, or an empty string."""
+    return _table().get(name, {}).get("", "")
+
+
+def list_types() -> tuple[str, ...]:
+    """Return all types but the primitive ones: resources, data types, nested elements."""
+    return tuple(_table())
+
+
+def list_elements(owner: str) -> tuple[Element, ...]:
+    """Return the elements that a type adds to those that it inherits."""
+    found = (find_element(owner, key.removesuffix("[x]")) for key in _table().get(owner, {}) if key)
+    return tuple(element for element in found if element is not None)
 
 
 def is_type(name: str) -> bool:

@@ -24,6 +24,7 @@ from cohortflow.fhir.decoding import (
     LineDecoder,
     Malformation,
     is_decoding_fault,
+    mark_modified,
 )
 from cohortflow.fhir.views.compile import CompiledView, explain_failure, read_schema
 from cohortflow.fhir.views.gathering import gather_lines, has_repeat
@@ -191,7 +192,7 @@ class ViewsRead:
         if not self.files:
             return pl.LazyFrame(schema={**decoder.schema, _FILE: pl.String(), _FATE: pl.String()})
         parts = [
-            decoder.decode(gather_lines(self._scan(file), TEXT, reads)).with_columns(
+            decoder.decode(gather_lines(mark_modified(self._scan(file)), TEXT, reads)).with_columns(
                 pl.lit(file).alias(_FILE), pl.lit(None, dtype=pl.String).alias(_FATE)
             )
             for file in self.files

@@ -14,7 +14,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from cohortflow.errors import CommitConflictError, LakeError, StaleWriteError, StoreUnavailableError
-from cohortflow.model import DatasetRef, hash_schema
+from cohortflow.model import DataInterval, DatasetRef, hash_schema
 
 if TYPE_CHECKING:
     from cohortflow.lake.store import Store
@@ -58,6 +58,7 @@ class Landing:
         partition_by: Columns to partition by, after the interval.
         description: For the table's metadata.
         metadata: JSON-ready facts for the commit, without patient data.
+        latest_only: Whether this interval replaces all earlier ones, and gives way to later ones.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Landing:
     partition_by: tuple[str, ...] = ()
     description: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    latest_only: bool = False
 
     @property
     def app_id(self) -> str:
@@ -103,11 +105,14 @@ def land_dataset(
 ) -> LandingOutcome:
     """Replace the rows of one interval in one commit; the other intervals stay as they are.
 
+    Where the landing is for the latest interval only, it replaces the rows of all others, too.
+
     Rows are streamed, so a frame larger than memory can land. Of two writers of one interval the
     slower repeats its commit on top of the faster one's.
 
     Raises:
-        StaleWriteError: Newer data of this interval are already there.
+        StaleWriteError: Newer data of this interval are already there, or those of a later one that is to
+            stand alone.
         CommitConflictError: Other writers kept winning.
         LakeError: The columns' types do not fit the table.
         StoreUnavailableError: The object store failed.
@@ -119,9 +124,12 @@ def land_dataset(
         if attempt:
             sleep(random.uniform(0.05, 0.2 * 2 ** min(attempt, 6)))  # noqa: S311  # jitter, not a secret
         table = open_table(uri, store)
+        replaced = [landing.interval]
         if table is not None:
+            if landing.latest_only:
+                replaced = _find_replaced(table, landing)
             landed = _find_landed(table, landing, schema)
-            if landed is not None:
+            if landed is not None and replaced == [landing.interval]:
                 return LandingOutcome(landed, committed=False)
             _check_schema(table, schema, uri)
         try:
@@ -132,7 +140,7 @@ def land_dataset(
                 # A table that another writer made since must not be overwritten unseen.
                 mode="error" if table is None else "overwrite",
                 schema_mode="merge",
-                predicate=f"{INTERVAL_COLUMN} = '{landing.interval}'",
+                predicate=_any_of(replaced),
                 name=landing.name,
                 description=landing.description or None,
                 storage_options=_options(store),
@@ -155,6 +163,30 @@ def land_dataset(
         place=uri,
         remedy="Run the task again; if it persists, limit the runs of this study that are active at once.",
     )
+
+
+def _any_of(intervals: list[str]) -> str:
+    if len(intervals) == 1:
+        return f"{INTERVAL_COLUMN} = '{intervals[0]}'"
+    names = ", ".join(f"'{interval}'" for interval in intervals)
+    return f"{INTERVAL_COLUMN} IN ({names})"
+
+
+def _find_replaced(table: DeltaTable, landing: Landing) -> list[str]:
+    """Return the intervals that a landing for the latest one alone replaces; its own is the first."""
+    present = list_intervals(table)
+    # An interval without rows is known from the history only.
+    facts = [commit.get(METADATA_KEY) or {} for commit in table.history(RECENT_COMMITS)]
+    landed = {str(fact["interval"]) for fact in facts if fact.get("application") == landing.application}
+    end = DataInterval.parse(landing.interval).end
+    later = [interval for interval in {*present, *landed} if DataInterval.parse(interval).end > end]
+    if later:
+        raise StaleWriteError(
+            f"Interval {max(later)} is published, and the policy publishes none beside the latest.",
+            place=table.table_uri,
+            remedy="Nothing to do; for intervals side by side see 'snapshots' in the redaction policy.",
+        )
+    return [landing.interval, *(interval for interval in present if interval != landing.interval)]
 
 
 def _identity(landing: Landing) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from cohortflow.errors import CohortflowError, InputError, MalformedDataError
+from cohortflow.errors import CohortflowError, InputError, LakeError, MalformedDataError
 from cohortflow.lake.store import storage_errors
 from cohortflow.lake.terminology_release import (
     StoredRelease,
@@ -34,7 +34,7 @@ from cohortflow.lake.terminology_release import (
 from cohortflow.model import NoProgress
 from cohortflow.terminology.hierarchy import Closure, close_hierarchy
 from cohortflow.terminology.integrity import check_edges, collect_table, digest_table
-from cohortflow.terminology.systems import canonical_system
+from cohortflow.terminology.systems import STANDARD_SYSTEMS, canonical_system
 from cohortflow.terminology.tables import CLOSURE, TABLES, Release
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ _MANIFEST = "manifest.json"
 _GROUP_ROWS = 131_072
 # A load or a reader may still use a file that no manifest names any more.
 _GRACE = timedelta(days=1)
+_MOST_NAMED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +146,19 @@ class TerminologyStore:
                 place=self.store.uri,
                 remedy=f"Load it, or use one of: {', '.join(release.version for release in versions)}.",
             )
-        known = sorted({release.system for release in self.releases()})
+        loaded = {release.system for release in self.releases()}
+        known = sorted(loaded, key=lambda other: (other not in STANDARD_SYSTEMS, other))
+        more = f" and {len(known) - _MOST_NAMED} more" if len(known) > _MOST_NAMED else ""
         raise InputError(
             f"No version of {uri} is loaded.",
             place=self.store.uri,
             remedy="Load one with 'cohortflow terminology load'; "
-            + (f"loaded are: {', '.join(known[:20])}." if known else "nothing is loaded yet."),
+            + (f"loaded are: {', '.join(known[:_MOST_NAMED])}{more}." if known else "nothing is loaded yet."),
         )
+
+    def has(self, system: str) -> bool:
+        """Return whether any version of a code system, in any known spelling, is loaded."""
+        return bool(self._list(slug(canonical_system(system))))
 
     def tables(self, system: str, version: str | None = None) -> Mapping[str, pl.LazyFrame]:
         """Open the tables of a release.
@@ -166,9 +173,18 @@ class TerminologyStore:
 
         Raises:
             InputError: The release is not there.
+            LakeError: A file of it was removed.
         """
         release = self.release(system, version)
         folder = _folder(release)
+        present = set(self.store.list(folder))
+        for name, table in release.tables.items():
+            if f"{folder}/{table.file}" not in present:
+                raise LakeError(
+                    f"The terminology {release.system} {release.version} lacks its table of {name}.",
+                    place=self.store.child(folder, table.file),
+                    remedy="Remove its folder and load the release again.",
+                )
         return MappingProxyType(
             {
                 name: pl.scan_parquet(

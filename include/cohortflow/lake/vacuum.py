@@ -24,7 +24,12 @@ def list_tables(store: Store) -> list[str]:
 
 
 def vacuum_tables(
-    store: Store, retention: timedelta, keep: Mapping[str, Sequence[int]], *, dry_run: bool = True
+    store: Store,
+    retention: timedelta,
+    keep: Mapping[str, Sequence[int]],
+    *,
+    dry_run: bool = True,
+    abandoned: bool = True,
 ) -> dict[str, int]:
     """Remove the files that no kept version of a table needs: replaced, withdrawn and abandoned ones.
 
@@ -33,6 +38,8 @@ def vacuum_tables(
         retention: Files that were replaced more recently stay, for readers and writers at work.
         keep: Versions to keep by table, besides the current one.
         dry_run: Count the files only.
+        abandoned: Whether files that no version names are removed, too. Without a retention these may be
+            of a writer at work.
 
     Returns:
         Number of files by table.
@@ -51,7 +58,7 @@ def vacuum_tables(
                 retention_hours=int(retention / _HOUR),
                 dry_run=dry_run,
                 enforce_retention_duration=False,  # the caller decides
-                full=True,
+                full=abandoned,
                 keep_versions=sorted({table.version(), *keep.get(name, ())}),
             )
         except (DeltaError, OSError) as error:

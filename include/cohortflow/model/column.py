@@ -64,11 +64,14 @@ class Column:
         paths: FHIR element paths that the value comes from, such as ``Patient.name.family``;
             empty for a column that a step derived, or that no element decides (a literal), which then states
             its own ``phi``.
-        phi: Strictest class of the paths.
+        phi: Strictest class of what it reads.
         tags: Tags of the ViewDefinition's column, name to value.
         target: Resource type whose id the column holds (by ``getResourceKey`` and the like), or empty.
         collection: Whether the column holds a list of values.
         description: For the data dictionary.
+        tested: Element paths that decide whether there is a value, and which: criteria of ``where``.
+        computed: Of both, those whose values are compared or made into others, as by ``<``, ``&`` or
+            ``substring()``: the column then need not look like them, and tells more than that they exist.
     """
 
     name: str
@@ -79,3 +82,5 @@ class Column:
     target: str = ""
     collection: bool = False
     description: str = ""
+    tested: tuple[str, ...] = ()
+    computed: tuple[str, ...] = ()

@@ -32,6 +32,18 @@ class DataInterval:
         start = datetime(day.year, day.month, day.day, tzinfo=UTC)
         return cls(start, start + timedelta(days=1))
 
+    @classmethod
+    def parse(cls, key: str) -> DataInterval:
+        """Return the interval of a name that ``key`` gave.
+
+        Raises:
+            ValueError: It is no such name.
+        """
+        start, joined, end = key.partition("--")
+        if not joined:
+            return cls.of_day(date.fromisoformat(start))
+        return cls(_moment(start), _moment(end))
+
     @property
     def key(self) -> str:
         """Name of the interval in paths and partitions.
@@ -47,3 +59,8 @@ def _name(moment: datetime) -> str:
     moment = moment.astimezone(UTC)
     midnight = (moment.hour, moment.minute, moment.second, moment.microsecond) == (0, 0, 0, 0)
     return moment.strftime("%Y-%m-%d" if midnight else "%Y-%m-%dT%H%M%S")
+
+
+def _moment(name: str) -> datetime:
+    form = "%Y-%m-%dT%H%M%S" if "T" in name else "%Y-%m-%d"
+    return datetime.strptime(name, form).replace(tzinfo=UTC)

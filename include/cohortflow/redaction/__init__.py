@@ -8,20 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cohortflow.redaction.actions import Action, Generalization, Override, Rule, Treatment
 from cohortflow.redaction.keys import ProjectKey
-from cohortflow.redaction.phi import classify, classify_columns
+from cohortflow.redaction.phi import classify, classify_columns, find_rule
 from cohortflow.redaction.plan import ColumnRedaction, RedactionPlan, find_subject, plan_redaction
-from cohortflow.redaction.policy import (
-    Action,
-    Generalization,
-    Override,
-    RedactionPolicy,
-    Rule,
-    Standard,
-    Treatment,
-    check_strictness,
-    load_policy,
-)
+from cohortflow.redaction.policy import PolicySettings, RedactionPolicy, check_strictness, load_policy
+from cohortflow.redaction.standards import Standard
 
 if TYPE_CHECKING:
     from cohortflow.redaction.kernel import count_rows_without_subject, redact
@@ -31,6 +23,7 @@ __all__ = [
     "ColumnRedaction",
     "Generalization",
     "Override",
+    "PolicySettings",
     "ProjectKey",
     "RedactionPlan",
     "RedactionPolicy",
@@ -41,6 +34,7 @@ __all__ = [
     "classify",
     "classify_columns",
     "count_rows_without_subject",
+    "find_rule",
     "find_subject",
     "load_policy",
     "plan_redaction",

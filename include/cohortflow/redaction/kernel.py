@@ -2,54 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import date
+from types import MappingProxyType
 from typing import Final
 
 import polars as pl
-import polars_hash
 
 from cohortflow.errors import PolicyError
-from cohortflow.model import ColumnType
-from cohortflow.redaction.keys import PSEUDONYM_DIGITS, SHIFT_DIGITS, ProjectKey
+from cohortflow.model import Column, ColumnType, PhiClass
+from cohortflow.redaction.actions import Action, Generalization
+from cohortflow.redaction.dates import Span, only_dates, shift_date, shift_text, to_year, to_year_month
+from cohortflow.redaction.keyed import (
+    KeyedColumn,
+    add_keyed_columns,
+    days_column,
+    fraction_column,
+    pseudonym_column,
+)
+from cohortflow.redaction.keys import ProjectKey
+from cohortflow.redaction.numbers import add_noise, bin_numbers, limit
 from cohortflow.redaction.plan import ColumnRedaction, RedactionPlan
-from cohortflow.redaction.policy import Action, Generalization
 from cohortflow.redaction.zip3 import OUTSIDE
 
-__all__ = ["MASK", "count_rows_without_subject", "redact"]
+__all__ = ["MASK", "OTHER", "Scrubber", "count_rows_without_subject", "redact"]
 
 MASK: Final = "[redacted]"
 """What a masked value becomes."""
 
-_DAYS: Final = "cohortflow:shift_days"  # a name that no view can give a column
-_US_ZIP: Final = r"^\s*(\d{3})(?:\d{2}(?:-?\d{4})?)?\s*$"
-_YEAR: Final = r"^(\d{4})(?:-|$)"
-_YEAR_MONTH: Final = r"^(\d{4}-\d{2})(?:-|$)"
+OTHER: Final = "other"
+"""What a rare category becomes."""
+
+Scrubber = Callable[[pl.Expr, Column], pl.Expr]
+"""Takes identifiers out of a text column: the text and its column to the text that is left."""
+
+# Names that no view can give a column.
+_DAYS: Final = "cohortflow:shift_days"
+_SUBJECT: Final = "cohortflow:subject"
+_SEED: Final = "cohortflow:seed:"
+_KEYED: Final = "cohortflow:keyed:"
+_US_ZIP: Final = r"^\s*([0-9]{3})(?:[0-9]{2}(?:-?[0-9]{4})?)?\s*$"
+_YEARS_AHEAD: Final = 20
+"""Coverage, authorisations and care plans end within so many years; what is later is no plan but "no end"."""
+_BETWEEN: Final = "\x1f"
 
 
-class _KeyedHash:
-    """HMAC-SHA256 of a text column, under a sub-key that stays out of the query plan.
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What the redaction of each column may need."""
 
-    A native HMAC expression would carry the key as an argument, and serialising the plan would write it
-    out. Inside a function of the plan it is not shown, and the project key refuses to be pickled.
-    """
-
-    __slots__ = ("_finish", "_key", "_subkey")
-
-    def __init__(
-        self, key: ProjectKey, subkey: Callable[[ProjectKey], str], finish: Callable[[pl.Expr], pl.Expr]
-    ) -> None:
-        self._key = key
-        self._subkey = subkey
-        self._finish = finish
-
-    def __call__(self, values: pl.Series) -> pl.Series:
-        digest = polars_hash.col("value").chash.hmac_sha256(key=self._subkey(self._key))
-        frame = values.rename("value").to_frame()
-        return frame.select(self._finish(digest)).to_series().rename(values.name)
+    plan: RedactionPlan
+    span: Span
+    scrub: Scrubber | None
 
 
-def redact(frame: pl.LazyFrame, plan: RedactionPlan, key: ProjectKey, *, as_of: date) -> pl.LazyFrame:
+def redact(
+    frame: pl.LazyFrame,
+    plan: RedactionPlan,
+    key: ProjectKey,
+    *,
+    as_of: date,
+    scrub: Scrubber | None = None,
+) -> pl.LazyFrame:
     """Carry out a plan: the result has the plan's output columns, in their order, and no other.
 
     Row order is kept. Rows without a patient are dropped unless the policy says ``keep``; their dates
@@ -61,22 +76,60 @@ def redact(frame: pl.LazyFrame, plan: RedactionPlan, key: ProjectKey, *, as_of: 
         key: The project's key.
         as_of: Day at which ages are counted, the end of the data interval: with an age cap of 89, no
             date lies before 1 January of the year 90 years earlier, since it would tell an age over 89.
+            Dates more than 20 years later are placeholders, and null where dates are shifted or cut.
+        scrub: Takes identifiers out of texts, where the plan asks for that.
 
     Raises:
-        PolicyError: The table lacks a column of the plan, or a date column has another type.
+        PolicyError: The table lacks a column of the plan, or one has another type; the plan asks to scrub,
+            and nothing is given that does.
     """
     _check_schema(frame, plan)
     cap = plan.policy.age_cap
     floor = None if cap is None else as_of.year - cap - 1
     if plan.subject and plan.policy.rows_without_subject == "drop":
         frame = frame.filter(_names_subject(plan.subject))
-    if any(entry.treatment.action is Action.SHIFT for entry in plan.columns):
-        frame = frame.with_columns(_draw_days(plan, key).alias(_DAYS))
-    return frame.select(
-        _redact_column(entry, entry.output.name, plan, key, floor)
-        for entry in plan.columns
+    context = _Context(plan, Span(floor, as_of.year + _YEARS_AHEAD), scrub)
+    kept = [entry for entry in plan.columns if entry.output is not None]
+    seeds, keyed = _plan_keyed(plan)
+    needed = [entry.column.name for entry in kept] + ([plan.subject] if plan.subject else [])
+    frame = frame.select(*dict.fromkeys(needed), *seeds)
+    return add_keyed_columns(frame, keyed, key).select(
+        _REDACTIONS[entry.treatment.action](pl.col(entry.column.name), entry, context).alias(
+            entry.output.name
+        )
+        for entry in kept
         if entry.output is not None
     )
+
+
+def _plan_keyed(plan: RedactionPlan) -> tuple[list[pl.Expr], list[KeyedColumn]]:
+    """Return the columns to compute with the key, and before them what they are computed from."""
+    seeds: list[pl.Expr] = []
+    keyed: list[KeyedColumn] = []
+    for entry in plan.columns:
+        name = entry.column.name
+        source, target = f"{_SEED}{name}", f"{_KEYED}{name}"
+        if entry.treatment.action is Action.HASH:
+            seeds.append(pl.col(name).cast(pl.String).alias(source))
+            keyed.append(pseudonym_column(source, target, entry.kind))
+        elif entry.treatment.action is Action.NOISE:
+            # The same for the same patient, row and value, wherever the row stands.
+            parts = [pl.col(part).cast(pl.String) for part in _identify_row(plan)]
+            seed = pl.concat_str(
+                [*parts, pl.col(name).cast(pl.String)], separator=_BETWEEN, ignore_nulls=True
+            )
+            seeds.append(pl.when(pl.col(name).is_not_null()).then(seed).alias(source))
+            keyed.append(fraction_column(source, target, f"{plan.view}.{name}"))
+    if any(entry.treatment.action is Action.SHIFT for entry in plan.columns):
+        subject = pl.col(plan.subject).cast(pl.String)
+        seeds.append(pl.when(subject != "").then(subject).alias(_SUBJECT))
+        weeks = plan.policy.keep_day_of_week
+        keyed.append(days_column(_SUBJECT, _DAYS, plan.policy.shift_days, weeks=weeks))
+    return seeds, keyed
+
+
+def _identify_row(plan: RedactionPlan) -> list[str]:
+    return [name for name in dict.fromkeys((plan.subject, plan.row_key)) if name]
 
 
 def count_rows_without_subject(frame: pl.LazyFrame, plan: RedactionPlan) -> pl.LazyFrame:
@@ -90,81 +143,119 @@ def _names_subject(subject: str) -> pl.Expr:
     return value.is_not_null() & (value.cast(pl.String) != "")
 
 
-def _redact_column(
-    entry: ColumnRedaction, name: str, plan: RedactionPlan, key: ProjectKey, floor: int | None
-) -> pl.Expr:
-    value = pl.col(entry.column.name)
-    match entry.treatment.action:
-        case Action.KEEP:
-            redacted = value
-        case Action.HASH:
-            redacted = _hash(value, entry.kind, key)
-        case Action.SHIFT:
-            redacted = _shift(value, entry.column.type, floor)
-        case Action.MASK:
-            redacted = pl.when(value.is_not_null()).then(pl.lit(MASK))
-        case Action.GENERALIZE:
-            redacted = _generalize(value, entry, plan, floor)
-        case Action.DROP:  # the caller leaves such columns out
-            redacted = pl.lit(None)
-    return redacted.alias(name)
+def _keep(value: pl.Expr, entry: ColumnRedaction, _context: _Context) -> pl.Expr:
+    column = entry.column
+    written = column.type is ColumnType.STRING and not column.collection and not column.computed
+    # A text that is let out because it is a date must be one.
+    return only_dates(value) if column.phi is PhiClass.DATE and written else value
 
 
-def _hash(value: pl.Expr, kind: str, key: ProjectKey) -> pl.Expr:
-    keyed = _KeyedHash(
-        key, lambda project: project.pseudonym_key(kind), lambda digest: digest.str.head(PSEUDONYM_DIGITS)
-    )
-    return value.cast(pl.String).map_batches(keyed, return_dtype=pl.String, is_elementwise=True)
+def _mask(value: pl.Expr, _entry: ColumnRedaction, _context: _Context) -> pl.Expr:
+    return pl.when(value.is_not_null()).then(pl.lit(MASK))
 
 
-def _draw_days(plan: RedactionPlan, key: ProjectKey) -> pl.Expr:
-    """Return the days by which each row's patient is shifted; null where the row names none."""
-    window = plan.policy.shift_days
-
-    def draw(digest: pl.Expr) -> pl.Expr:
-        days = digest.str.head(SHIFT_DIGITS).str.to_integer(base=16, dtype=pl.Int64) % (2 * window) - window
-        return pl.when(days < 0).then(days).otherwise(days + 1)
-
-    keyed = _KeyedHash(key, ProjectKey.shift_key, draw)
-    subject = pl.col(plan.subject).cast(pl.String)
-    subject = pl.when(subject != "").then(subject)
-    return subject.map_batches(keyed, return_dtype=pl.Int64, is_elementwise=True)
+def _drop(_value: pl.Expr, _entry: ColumnRedaction, _context: _Context) -> pl.Expr:
+    return pl.lit(None)  # dropped columns are left out before
 
 
-def _shift(value: pl.Expr, kind: ColumnType, floor: int | None) -> pl.Expr:
-    shifted = (value + pl.duration(days=pl.col(_DAYS))).cast(_DTYPES[kind])
-    if floor is None:
-        return shifted
-    first = pl.lit(date(floor, 1, 1)).cast(_DTYPES[kind])
-    return pl.when(shifted < first).then(first).otherwise(shifted)
+def _hash(_value: pl.Expr, entry: ColumnRedaction, _context: _Context) -> pl.Expr:
+    return pl.col(f"{_KEYED}{entry.column.name}")
 
 
-def _generalize(value: pl.Expr, entry: ColumnRedaction, plan: RedactionPlan, floor: int | None) -> pl.Expr:
-    text = entry.column.type is ColumnType.STRING
-    match entry.treatment.to:
-        case Generalization.YEAR:
-            year = value.str.extract(_YEAR) if text else value.dt.year()
-            year = year.cast(pl.Int64)
-            return year if floor is None else year.clip(lower_bound=floor)
-        case Generalization.YEAR_MONTH:
-            month = value.str.extract(_YEAR_MONTH) if text else value.dt.strftime("%Y-%m")
-            if floor is None:
-                return month
-            first = pl.lit(f"{floor:04d}-01")
-            return pl.when(month < first).then(first).otherwise(month)
-        case Generalization.ZIP3:
-            prefix = value.str.extract(_US_ZIP)
-            restricted = prefix.is_in(sorted(plan.policy.restricted_prefixes()))
-            safe = pl.when(restricted).then(pl.lit(OUTSIDE)).otherwise(prefix).fill_null(OUTSIDE)
-            return pl.when(value.is_not_null()).then(safe)
-        case Generalization.AGE:
-            cap = plan.policy.age_cap
-            if cap is None:
-                return value
-            # An age between the cap and the next birthday, such as 89.5, is not above the cap.
-            return pl.when(value >= cap + 1).then(cap + 1).otherwise(value).cast(_DTYPES[entry.column.type])
-        case _:
-            raise PolicyError(f"No way to generalize to '{entry.treatment.to}'.", place=entry.column.name)
+def _shift(value: pl.Expr, entry: ColumnRedaction, context: _Context) -> pl.Expr:
+    days = pl.duration(days=pl.col(_DAYS))
+    times = context.plan.policy.times == "keep"
+    if entry.column.type is ColumnType.STRING:
+        return shift_text(value, days, context.span, times=times)
+    shifted = shift_date(value, days, context.span, _DTYPES[entry.column.type])
+    return shifted if times else shifted.cast(pl.Date)
+
+
+def _scrub(value: pl.Expr, entry: ColumnRedaction, context: _Context) -> pl.Expr:
+    if context.scrub is None:
+        raise PolicyError(
+            "The policy scrubs a text, and nothing is there that does so.",
+            place=f"{context.plan.view}.{entry.column.name}",
+            remedy="Let the study drop the column, or run it where texts can be scrubbed.",
+        )
+    return context.scrub(value, entry.column)
+
+
+def _add_noise(value: pl.Expr, entry: ColumnRedaction, _context: _Context) -> pl.Expr:
+    fraction = pl.col(f"{_KEYED}{entry.column.name}")
+    return add_noise(value, fraction, entry.treatment, _DTYPES[entry.column.type])
+
+
+def _generalize(value: pl.Expr, entry: ColumnRedaction, context: _Context) -> pl.Expr:
+    generalization = entry.treatment.to
+    if generalization is None:  # a treatment that generalizes says to what
+        raise AssertionError
+    return _GENERALIZATIONS[generalization](value, entry, context)
+
+
+def _to_year(value: pl.Expr, entry: ColumnRedaction, context: _Context) -> pl.Expr:
+    return to_year(value, context.span, text=entry.column.type is ColumnType.STRING)
+
+
+def _to_year_month(value: pl.Expr, entry: ColumnRedaction, context: _Context) -> pl.Expr:
+    return to_year_month(value, context.span, text=entry.column.type is ColumnType.STRING)
+
+
+def _to_zip3(value: pl.Expr, _entry: ColumnRedaction, context: _Context) -> pl.Expr:
+    prefix = value.str.extract(_US_ZIP)
+    restricted = prefix.is_in(sorted(context.plan.policy.restricted_prefixes()))
+    safe = pl.when(restricted).then(pl.lit(OUTSIDE)).otherwise(prefix).fill_null(OUTSIDE)
+    return pl.when(value.is_not_null()).then(safe)
+
+
+def _cap_age(value: pl.Expr, entry: ColumnRedaction, context: _Context) -> pl.Expr:
+    cap = context.plan.policy.age_cap
+    if cap is None:
+        return value
+    # An age between the cap and the next birthday, such as 89.5, is not above the cap.
+    return pl.when(value >= cap + 1).then(cap + 1).otherwise(value).cast(_DTYPES[entry.column.type])
+
+
+def _to_bins(value: pl.Expr, entry: ColumnRedaction, _context: _Context) -> pl.Expr:
+    return bin_numbers(value, entry.treatment.edges or ())
+
+
+def _limit(value: pl.Expr, entry: ColumnRedaction, _context: _Context) -> pl.Expr:
+    return limit(value, entry.treatment).cast(_DTYPES[entry.column.type])
+
+
+def _group_rare(value: pl.Expr, entry: ColumnRedaction, context: _Context) -> pl.Expr:
+    patients = pl.col(context.plan.subject).drop_nulls().n_unique().over(value)
+    common = pl.when(patients >= (entry.treatment.under or 0)).then(value).otherwise(pl.lit(OTHER))
+    return pl.when(value.is_not_null()).then(common)
+
+
+_Redaction = Callable[[pl.Expr, ColumnRedaction, _Context], pl.Expr]
+
+_GENERALIZATIONS: Final[Mapping[Generalization, _Redaction]] = MappingProxyType(
+    {
+        Generalization.YEAR: _to_year,
+        Generalization.YEAR_MONTH: _to_year_month,
+        Generalization.ZIP3: _to_zip3,
+        Generalization.AGE: _cap_age,
+        Generalization.BINS: _to_bins,
+        Generalization.LIMITS: _limit,
+        Generalization.RARE: _group_rare,
+    }
+)
+
+_REDACTIONS: Final[Mapping[Action, _Redaction]] = MappingProxyType(
+    {
+        Action.KEEP: _keep,
+        Action.HASH: _hash,
+        Action.SHIFT: _shift,
+        Action.SCRUB: _scrub,
+        Action.NOISE: _add_noise,
+        Action.MASK: _mask,
+        Action.GENERALIZE: _generalize,
+        Action.DROP: _drop,
+    }
+)
 
 
 _DTYPES: Final[dict[ColumnType, pl.DataType]] = {
@@ -178,12 +269,15 @@ _DTYPES: Final[dict[ColumnType, pl.DataType]] = {
 }
 
 
+_TYPED: Final = frozenset({Action.SHIFT, Action.GENERALIZE, Action.NOISE, Action.SCRUB})
+
+
 def _check_schema(frame: pl.LazyFrame, plan: RedactionPlan) -> None:
     schema = frame.collect_schema()
     needed = [entry for entry in plan.columns if entry.output is not None]
     missing = [entry.column.name for entry in needed if entry.column.name not in schema]
-    if plan.subject and plan.subject not in schema:
-        missing.append(plan.subject)
+    also = _identify_row(plan) if any(e.treatment.action is Action.NOISE for e in needed) else [plan.subject]
+    missing += [name for name in also if name and name not in schema]
     if missing:
         raise PolicyError(
             f"The table lacks {', '.join(sorted(set(missing)))}.",
@@ -193,7 +287,7 @@ def _check_schema(frame: pl.LazyFrame, plan: RedactionPlan) -> None:
     for entry in needed:
         found = schema[entry.column.name]
         expected = _DTYPES[entry.column.type]
-        if entry.treatment.action in {Action.SHIFT, Action.GENERALIZE} and found != expected:
+        if entry.treatment.action in _TYPED and found != expected:
             raise PolicyError(
                 f"The column has type {found}, but the plan was made for {expected}.",
                 place=f"{plan.view}.{entry.column.name}",

@@ -4,7 +4,8 @@ Sub-keys come from HKDF-SHA256 (RFC 5869), one per purpose, so that what one of 
 about another:
 
 - ``pseudonym/<kind>`` for the identifiers of one kind, such as ``Patient``;
-- ``date-shift`` for the patients' date shifts.
+- ``date-shift`` for the patients' date shifts;
+- ``noise/<column>`` for the noise of a column.
 
 A sub-key is used as its 64 hexadecimal digits in ASCII, which is the form that native HMAC
 implementations with text keys take; other programs can thus repeat the pseudonyms.
@@ -23,7 +24,9 @@ from typing import Final, NoReturn
 
 from cohortflow.errors import ProjectKeyError
 
-__all__ = ["PSEUDONYM_DIGITS", "SHIFT_DIGITS", "ProjectKey", "derive_key"]
+__all__ = ["PSEUDONYM_DIGITS", "SHIFT_DIGITS", "WEEK_DAYS", "ProjectKey", "derive_key"]
+
+WEEK_DAYS: Final = 7
 
 PSEUDONYM_DIGITS: Final = 32
 """Hexadecimal digits of a pseudonym: 128 bits.
@@ -122,11 +125,23 @@ class ProjectKey:
         digest = hmac.new(self.pseudonym_key(kind).encode(), value.encode(), hashlib.sha256)
         return digest.hexdigest()[:PSEUDONYM_DIGITS]
 
-    def shift_days(self, subject: str, window: int) -> int:
-        """Return the date shift of one patient: whole days in [-window, window] without 0."""
+    def noise_key(self, column: str) -> str:
+        """Return the sub-key for the noise of a column: 64 hexadecimal digits, a secret."""
+        return derive_key(self._secret, f"noise/{column}".encode()).hex()
+
+    def shift_days(self, subject: str, window: int, *, weeks: bool = False) -> int:
+        """Return the date shift of one patient: whole days in [-window, window] without 0.
+
+        Args:
+            subject: The patient's id.
+            window: Greatest shift in days.
+            weeks: Whether it is a whole number of weeks.
+        """
         digest = hmac.new(self.shift_key().encode(), subject.encode(), hashlib.sha256).hexdigest()
-        days = int(digest[:SHIFT_DIGITS], 16) % (2 * window) - window
-        return days if days < 0 else days + 1
+        unit = WEEK_DAYS if weeks else 1
+        steps = window // unit
+        drawn = int(digest[:SHIFT_DIGITS], 16) % (2 * steps) - steps
+        return unit * (drawn if drawn < 0 else drawn + 1)
 
     def __repr__(self) -> str:
         return f"ProjectKey(fingerprint='{self.fingerprint}')"

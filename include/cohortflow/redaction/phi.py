@@ -6,7 +6,9 @@ for characters within one segment, ``**`` for any number of segments, none inclu
 ``extension(<url>)`` step or ``contained``: these are known only where a rule spells them out.
 
 The rule with the most literal segments wins, then the one with the most partly literal segments; between
-equals the strictest class wins. A path that no rule knows is ``UNKNOWN``, which every policy drops.
+equals the strictest class wins. An element of FHIR R4 that no pattern covers has the class of its type, by
+``phi_elements.csv``; see ``cohortflow.redaction.elements``. What is no such element is ``UNKNOWN``, which
+every policy drops: extensions that are not listed, contained resources, misspelt names.
 """
 
 from __future__ import annotations
@@ -20,8 +22,19 @@ from functools import lru_cache
 from importlib import resources
 
 from cohortflow.model import Column, ColumnType, PhiClass
+from cohortflow.redaction.dicom import DICOM, find_attribute
+from cohortflow.redaction.elements import find_element_rule
 
-__all__ = ["PathPattern", "PhiRule", "classify", "classify_columns", "load_rules", "split_path"]
+__all__ = [
+    "PathPattern",
+    "PhiRule",
+    "classify",
+    "classify_columns",
+    "decide_class",
+    "find_rule",
+    "load_rules",
+    "split_path",
+]
 
 _SEPARATOR = re.compile(r"\.(?![^(]*\))")
 _OPAQUE = re.compile(r"(extension|modifierExtension|contained)\b")
@@ -107,27 +120,92 @@ def load_rules() -> tuple[PhiRule, ...]:
     return tuple(sorted(rules, key=lambda rule: (rule.pattern.specificity, rule.phi), reverse=True))
 
 
-@lru_cache(maxsize=4096)
+_UNKNOWN = PhiRule(
+    PathPattern(""),
+    PhiClass.UNKNOWN,
+    "45 CFR 164.514(b)(2)(i)(R)",
+    "no rule knows it: an extension or attribute that is not listed, or no element of FHIR R4",
+)
+
+
+@lru_cache(maxsize=1)
+def _rules_by_end() -> dict[str, list[PhiRule]]:
+    """Return the rules by their last segment, for a quick look; those that end in a ``*`` by ``*``."""
+    found: dict[str, list[PhiRule]] = {}
+    for rule in load_rules():
+        last = split_path(rule.pattern.text)[-1]
+        found.setdefault("*" if "*" in last else last, []).append(rule)
+    return found
+
+
+@lru_cache(maxsize=65536)
+def find_rule(path: str) -> PhiRule:
+    """Return the rule that decides the class of an element path, with its source.
+
+    Its pattern is ``HumanName.**`` where the type of the element decides.
+    """
+    segments = split_path(path)
+    if segments[0] == DICOM:
+        attribute = find_attribute(segments)
+        if attribute is None:
+            return _UNKNOWN
+        return PhiRule(PathPattern(path), attribute.phi, attribute.source, attribute.note)
+    by_end = _rules_by_end()
+    covering = [
+        rule for end in {segments[-1], "*"} for rule in by_end.get(end, ()) if rule.pattern.matches(path)
+    ]
+    best = max(covering, key=lambda rule: (rule.pattern.specificity, rule.phi), default=None)
+    if best is not None and best.phi is not PhiClass.FREE_TEXT:
+        return best
+    element = find_element_rule(segments)
+    # A text within a name or a number is more than a text that somebody wrote.
+    if best is not None and (element is None or element.phi is not PhiClass.DIRECT_IDENTIFIER):
+        return best
+    if element is None:
+        return _UNKNOWN
+    pattern = f"{element.type}.{element.element}" if element.element else element.type
+    return PhiRule(PathPattern(pattern), element.phi, element.source, element.note)
+
+
 def classify(path: str) -> PhiClass:
     """Return the class of an element path such as ``Patient.name.family``, or ``UNKNOWN``."""
-    return next((rule.phi for rule in load_rules() if rule.pattern.matches(path)), PhiClass.UNKNOWN)
+    return find_rule(path).phi
 
 
 def classify_columns(columns: Iterable[Column]) -> tuple[Column, ...]:
-    """Give each column the strictest class of its paths.
+    """Give each column the strictest class of what it reads.
 
-    A column without paths was derived by a step, or is the same for all patients (a literal of a view): it
-    keeps the class that was stated. A yes or no that was derived from a date or an age, such as whether a
-    date of death exists, is neither.
+    A column that reads nothing was derived by a step, or is the same for all patients (a literal of a
+    view, the number of a row): it keeps the class that was stated.
     """
     return tuple(
-        dataclasses.replace(column, phi=_classify_column(column)) if column.paths else column
+        dataclasses.replace(column, phi=decide_class(column).phi) if _reads(column) else column
         for column in columns
     )
 
 
-def _classify_column(column: Column) -> PhiClass:
-    strictest = max(classify(path) for path in column.paths)
-    if column.type is ColumnType.BOOLEAN and strictest in {PhiClass.DATE, PhiClass.AGE}:
-        return PhiClass.QUASI_IDENTIFIER
-    return strictest
+def decide_class(column: Column) -> PhiRule:
+    """Return the rule of the strictest element that a column reads, with the class that follows from it.
+
+    Whether there is a date or an age, such as a date of death, is neither, but identifies in combination. So
+    does a value that is there where a date or an age is. What compares one, as ``birthDate < @1970-06-01``
+    does, tells of the date itself and has its class.
+    """
+    if not _reads(column):
+        return PhiRule(PathPattern(""), column.phi, "", "stated by what made the column")
+    rules = [_soften(path, column) for path in column.tested]
+    soft = column.type is ColumnType.BOOLEAN
+    values = [_soften(path, column) if soft else find_rule(path) for path in column.paths]
+    return max((*values, *rules), key=lambda rule: rule.phi)
+
+
+def _reads(column: Column) -> bool:
+    return bool(column.paths or column.tested)
+
+
+def _soften(path: str, column: Column) -> PhiRule:
+    rule = find_rule(path)
+    if rule.phi not in {PhiClass.DATE, PhiClass.AGE} or path in column.computed:
+        return rule
+    note = "says something of a date or an age, and neither of them"
+    return PhiRule(rule.pattern, PhiClass.QUASI_IDENTIFIER, "", note)

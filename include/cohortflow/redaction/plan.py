@@ -11,40 +11,53 @@ from typing import Any, Final
 
 from cohortflow.errors import PolicyError
 from cohortflow.model import Column, ColumnType, PhiClass
-from cohortflow.redaction.phi import classify_columns
-from cohortflow.redaction.policy import Action, Generalization, Override, RedactionPolicy, Rule, Treatment
+from cohortflow.redaction.actions import Action, Generalization, Override, Rule, Treatment
+from cohortflow.redaction.dicom import DICOM
+from cohortflow.redaction.outputs import describe_output, possible_names
+from cohortflow.redaction.phi import classify_columns, decide_class, find_rule, split_path
+from cohortflow.redaction.policy import RedactionPolicy
 
 __all__ = ["ColumnRedaction", "RedactionPlan", "find_subject", "plan_redaction"]
 
 _ROLE: Final = "cohortflow/role"
 _TYPE: Final = "ansi/type"
+_ROW: Final = "key"
 
 _DROP: Final = Treatment(action=Action.DROP)
 
 _DATES: Final = frozenset({ColumnType.DATE, ColumnType.DATETIME})
-_INPUT_TYPES: Final[dict[Treatment, frozenset[ColumnType]]] = {
-    Treatment(action=Action.SHIFT): _DATES,
-    Treatment(action=Action.HASH): frozenset({ColumnType.STRING, ColumnType.INTEGER}),
-    Treatment(action=Action.GENERALIZE, to=Generalization.YEAR): _DATES | {ColumnType.STRING},
-    Treatment(action=Action.GENERALIZE, to=Generalization.YEAR_MONTH): _DATES | {ColumnType.STRING},
-    Treatment(action=Action.GENERALIZE, to=Generalization.ZIP3): frozenset({ColumnType.STRING}),
-    Treatment(action=Action.GENERALIZE, to=Generalization.AGE): frozenset(
-        {ColumnType.INTEGER, ColumnType.FLOAT, ColumnType.DECIMAL}
-    ),
+_TEXT: Final = frozenset({ColumnType.STRING})
+_NUMBERS: Final = frozenset({ColumnType.INTEGER, ColumnType.FLOAT, ColumnType.DECIMAL})
+_INPUT_TYPES: Final[dict[tuple[Action, Generalization | None], frozenset[ColumnType]]] = {
+    (Action.SHIFT, None): _DATES | _TEXT,
+    (Action.HASH, None): _TEXT | {ColumnType.INTEGER},
+    (Action.SCRUB, None): _TEXT,
+    (Action.NOISE, None): _NUMBERS,
+    (Action.GENERALIZE, Generalization.YEAR): _DATES | _TEXT,
+    (Action.GENERALIZE, Generalization.YEAR_MONTH): _DATES | _TEXT,
+    (Action.GENERALIZE, Generalization.ZIP3): _TEXT,
+    (Action.GENERALIZE, Generalization.AGE): _NUMBERS,
+    (Action.GENERALIZE, Generalization.BINS): _NUMBERS,
+    (Action.GENERALIZE, Generalization.LIMITS): _NUMBERS,
+    (Action.GENERALIZE, Generalization.RARE): _TEXT,
 }
 """Physical types that a treatment can read; the others read any."""
-
-_RESIDUAL: Final = {
-    Action.HASH: PhiClass.REFERENCE,
-    Action.GENERALIZE: PhiClass.QUASI_IDENTIFIER,
-    Action.MASK: PhiClass.SAFE_CODE,
-}
-_UNIT: Final = {Generalization.YEAR: "_year", Generalization.YEAR_MONTH: "_month"}
-_NOTE: Final = {
-    Generalization.YEAR: "year only",
-    Generalization.YEAR_MONTH: "year and month only, as YYYY-MM",
-    Generalization.ZIP3: "first three digits; 000 where few people live",
-    Generalization.AGE: "ages above the cap are one group",
+_BY_FORM: Final = frozenset(
+    {
+        (Action.SHIFT, None),
+        (Action.GENERALIZE, Generalization.YEAR),
+        (Action.GENERALIZE, Generalization.YEAR_MONTH),
+        (Action.GENERALIZE, Generalization.ZIP3),
+        (Action.GENERALIZE, Generalization.AGE),
+    }
+)
+"""Treatments that know what to leave of a value because it is a date, a postal code or an age."""
+_FORMED: Final = frozenset({PhiClass.DATE, PhiClass.AGE, PhiClass.GEOGRAPHIC})
+_CLASSES: Final = {Action.SHIFT: PhiClass.DATE, Action.SCRUB: PhiClass.FREE_TEXT}
+"""Class that a text must have for an action."""
+_BY_PATIENT: Final = {
+    (Action.SHIFT, None): "Dates are shifted",
+    (Action.GENERALIZE, Generalization.RARE): "Rare categories are counted",
 }
 
 
@@ -99,7 +112,7 @@ class RedactionPlan:
     def known_columns(self) -> tuple[str, ...]:
         """Names that the table's columns have before redaction, or could have after it, under any policy."""
         names = (entry.column.name for entry in self.columns)
-        return tuple(possible for name in names for possible in (name, *_possible_names(name)))
+        return tuple(possible for name in names for possible in (name, *possible_names(name)))
 
     @property
     def renamed(self) -> Mapping[str, str]:
@@ -113,18 +126,26 @@ class RedactionPlan:
         )
 
     def explain(self) -> list[dict[str, str]]:
-        """Return one row per column for a table: column, output, paths, class, action, reason."""
-        return [
-            {
+        """Return one row per column, all texts.
+
+        ``column``, ``output`` (its new name, empty where it is dropped), ``paths``, ``class``, ``source``
+        (of the class, in the regulation), ``because`` (of the class), ``action``, ``reason`` (of the action).
+        """
+        rows = []
+        for entry in self.columns:
+            rule = decide_class(entry.column)
+            row = {
                 "column": entry.column.name,
                 "output": entry.output.name if entry.output else "",
-                "paths": ", ".join(entry.column.paths),
+                "paths": ", ".join((*entry.column.paths, *(f"({path})" for path in entry.column.tested))),
                 "class": entry.column.phi.name,
+                "source": rule.source,
+                "because": rule.note,
                 "action": str(entry.treatment),
                 "reason": entry.reason,
             }
-            for entry in self.columns
-        ]
+            rows.append(row)
+        return rows
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form for the documents of a release."""
@@ -136,6 +157,26 @@ class RedactionPlan:
             "columns": self.explain(),
             "overridden": [entry.column.name for entry in self.columns if entry.overridden],
         }
+
+    @property
+    def row_key(self) -> str:
+        """Column that tells the table's rows apart, empty where none is tagged so."""
+        tagged = (entry.column.name for entry in self.columns if entry.column.tags.get(_ROLE) == _ROW)
+        return next(tagged, "")
+
+    @property
+    def overrides(self) -> list[dict[str, str]]:
+        """What the study asked for against the policy: column, class, action, reason; for the release."""
+        return [
+            {
+                "column": entry.column.name,
+                "class": entry.column.phi.name,
+                "action": str(entry.treatment),
+                "reason": entry.reason,
+            }
+            for entry in self.columns
+            if entry.overridden
+        ]
 
 
 def find_subject(columns: Iterable[Column]) -> str:
@@ -202,7 +243,7 @@ def _plan_column(view: str, column: Column, subject: str, policy: RedactionPolic
     obstacle = _find_obstacle(column, treatment, subject)
     if obstacle:
         return _drop(column, obstacle)
-    return _redaction(column, treatment, reason)
+    return _redaction(column, treatment, reason, policy)
 
 
 def _decide(path: str, column: Column, policy: RedactionPolicy) -> tuple[Treatment, str]:
@@ -230,7 +271,7 @@ def _override_column(
     view: str, column: Column, subject: str, policy: RedactionPolicy, override: Override
 ) -> ColumnRedaction:
     place = f"{view}.{column.name}"
-    treatment = Treatment(action=override.action, to=override.to)
+    treatment = override.treatment
     planned = _plan_column(view, column, subject, policy)
     if treatment == planned.treatment:
         return planned
@@ -251,12 +292,12 @@ def _override_column(
     if obstacle:
         raise PolicyError(f"Cannot {treatment}: {obstacle}", place=place, remedy="Choose another action.")
     reason = f"The study asks for it: {override.reason.strip() or 'no reason given'}"
-    return dataclasses.replace(_redaction(column, treatment, reason), overridden=True)
+    return dataclasses.replace(_redaction(column, treatment, reason, policy), overridden=True)
 
 
 def _find_obstacle(column: Column, treatment: Treatment, subject: str) -> str:
     """Say why a treatment cannot be carried out, or return an empty text."""
-    readable = _INPUT_TYPES.get(treatment)
+    readable = _INPUT_TYPES.get(treatment.kind)
     if readable is None:
         return ""
     if column.collection:
@@ -264,8 +305,21 @@ def _find_obstacle(column: Column, treatment: Treatment, subject: str) -> str:
     if column.type not in readable:
         known = ", ".join(sorted(readable))
         return f"'{treatment}' needs type {known}, not {column.type}; see the view's tag {_TYPE}."
-    if treatment.action is Action.SHIFT and not subject:
-        return "Dates are shifted by patient, and no column holds the patient's id."
+    by_patient = _BY_PATIENT.get(treatment.kind)
+    if by_patient and not subject:
+        return f"{by_patient} by patient, and no column holds the patient's id."
+    return _find_other_content(column, treatment)
+
+
+def _find_other_content(column: Column, treatment: Treatment) -> str:
+    """Say where a column of the right type need not hold what a treatment expects."""
+    text = _CLASSES.get(treatment.action)
+    if text is not None and column.type is ColumnType.STRING and column.phi is not text:
+        return f"'{treatment}' needs a text of class {text.name}, not {column.phi.name}."
+    computed = [path for path in column.computed if find_rule(path).phi in _FORMED]
+    if treatment.kind in _BY_FORM and computed:
+        # The last three digits of a ZIP code would pass for the first, a month after "20" for a year.
+        return f"'{treatment}' needs a value as it stands, and this one is computed from {computed[0]}."
     return ""
 
 
@@ -273,70 +327,21 @@ def _drop(column: Column, reason: str) -> ColumnRedaction:
     return ColumnRedaction(column=column, treatment=_DROP, reason=reason, output=None)
 
 
-def _redaction(column: Column, treatment: Treatment, reason: str) -> ColumnRedaction:
+def _redaction(column: Column, treatment: Treatment, reason: str, policy: RedactionPolicy) -> ColumnRedaction:
     kind = _kind(column) if treatment.action is Action.HASH else ""
-    return ColumnRedaction(column, treatment, reason, _output(column, treatment), kind)
+    return ColumnRedaction(column, treatment, reason, describe_output(column, treatment, policy), kind)
 
 
 def _kind(column: Column) -> str:
     """Name the kind of identifier: the resource type whose id it is, else the paths."""
     if column.target:
         return column.target
+    if column.paths and all(split_path(path)[0] == DICOM for path in column.paths):
+        return DICOM  # a UID is the same wherever it stands
     owners = {path.removesuffix(".id") for path in column.paths if path.endswith(".id")}
     if len(owners) == 1 and all(path.endswith(".id") for path in column.paths):
         return owners.pop()
     return "|".join(sorted(column.paths)) or column.name
-
-
-def _output(column: Column, treatment: Treatment) -> Column | None:
-    phi = _RESIDUAL.get(treatment.action, column.phi)
-    match treatment.action:
-        case Action.DROP:
-            return None
-        case Action.KEEP:
-            return column
-        case Action.SHIFT:
-            note = "dates shifted by patient"
-            return dataclasses.replace(column, phi=phi, description=_describe(column, note))
-        case Action.HASH:
-            return _as_text(column, phi, "pseudonym")
-        case Action.MASK:
-            return dataclasses.replace(_as_text(column, phi, "masked"), collection=False)
-        case Action.GENERALIZE:
-            return _generalized(column, treatment.to, phi)
-
-
-def _generalized(column: Column, to: Generalization | None, phi: PhiClass) -> Column:
-    if to is None:
-        msg = "a treatment that generalizes says to what"
-        raise ValueError(msg)
-    if to not in _UNIT:
-        return dataclasses.replace(column, phi=phi, description=_describe(column, _NOTE[to]))
-    # A year in a column called "date" would mislead: the name follows the meaning.
-    name = _stem(column.name) + _UNIT[to]
-    kind = ColumnType.INTEGER if to is Generalization.YEAR else ColumnType.STRING
-    return dataclasses.replace(_as_text(column, phi, _NOTE[to]), name=name, type=kind)
-
-
-def _as_text(column: Column, phi: PhiClass, note: str) -> Column:
-    tags = MappingProxyType({name: value for name, value in column.tags.items() if name != _TYPE})
-    description = _describe(column, note)
-    return dataclasses.replace(column, type=ColumnType.STRING, phi=phi, tags=tags, description=description)
-
-
-def _possible_names(name: str) -> tuple[str, ...]:
-    return tuple(_stem(name) + unit for unit in _UNIT.values())
-
-
-def _stem(name: str) -> str:
-    for suffix in ("_datetime", "_date", "_at", "_on"):
-        if name.endswith(suffix):
-            return name.removesuffix(suffix)
-    return name
-
-
-def _describe(column: Column, note: str) -> str:
-    return f"{column.description} ({note})" if column.description else note.capitalize()
 
 
 def _check_names(view: str, columns: tuple[Column, ...], overrides: Mapping[str, Override]) -> None:

@@ -12,6 +12,9 @@ claims to meet, and a policy that does less than the standard asks does not load
 ``limited_dataset``
     45 CFR 164.514(e). No direct identifiers, but true dates, ages, city, state and ZIP code. It remains
     protected health information and needs a data use agreement.
+``synthetic``
+    No patient's data: for sources that are declared to be synthetic. Does at least what a limited data set
+    asks, so that a wrong declaration does not let more out.
 
 Pseudonyms are keyed codes under 164.514(c): they may be released because the key is not, and because
 the server's ids say nothing about a person. Where a server builds ids from, say, record numbers, let an
@@ -20,193 +23,48 @@ expert judge that.
 
 from __future__ import annotations
 
-from enum import Enum, StrEnum
-from types import MappingProxyType
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cohortflow.errors import PolicyError
 from cohortflow.model import Catalog, PhiClass
-from cohortflow.redaction.phi import PathPattern
+from cohortflow.redaction.actions import Action, FrozenModel, Rule, Treatment, TreatmentOrName
+from cohortflow.redaction.standards import Standard, permits
 from cohortflow.redaction.zip3 import restricted_prefixes
 
-__all__ = [
-    "Action",
-    "Generalization",
-    "Override",
-    "RedactionPolicy",
-    "Rule",
-    "Standard",
-    "Treatment",
-    "check_strictness",
-    "load_policy",
-]
-
-
-class Action(StrEnum):
-    """What happens to a column."""
-
-    KEEP = "keep"
-    SHIFT = "shift"
-    """Move dates by whole days, the same number for all dates of a patient."""
-    GENERALIZE = "generalize"
-    """Replace a value by a coarser one."""
-    HASH = "hash"
-    """Replace an identifier by a keyed pseudonym."""
-    MASK = "mask"
-    """Replace every value by one token; only whether there was a value remains."""
-    DROP = "drop"
-
-
-class Generalization(StrEnum):
-    """What a value is generalized to."""
-
-    YEAR = "year"
-    YEAR_MONTH = "year_month"
-    ZIP3 = "zip3"
-    """First three digits of a US ZIP code; 000 where few people live, and for all other postal codes."""
-    AGE = "age"
-    """An age above the cap becomes the cap plus one."""
-
-
-class Standard(StrEnum):
-    """What a policy claims to meet."""
-
-    SAFE_HARBOR = "safe_harbor"
-    EXPERT_DETERMINATION = "expert_determination"
-    LIMITED_DATASET = "limited_dataset"
-
-    @property
-    def strictness(self) -> int:
-        """Rank among the standards; greater is stricter."""
-        return {"safe_harbor": 3, "expert_determination": 2, "limited_dataset": 1}[self.value]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Treatment(_Frozen):
-    """An action with what it needs.
-
-    Attributes:
-        action: What happens.
-        to: What ``generalize`` makes of a value; nothing else has it.
-    """
-
-    action: Action
-    to: Generalization | None = None
-
-    @model_validator(mode="after")
-    def _check_to(self) -> Treatment:
-        if (self.to is not None) != (self.action is Action.GENERALIZE):
-            msg = "'generalize' needs 'to', and no other action takes it"
-            raise ValueError(msg)
-        return self
-
-    def __str__(self) -> str:
-        return f"{self.action} to {self.to}" if self.to else str(self.action)
-
-
-def _expand(value: object) -> object:
-    """Read ``drop`` as ``{action: drop}``."""
-    return {"action": value} if isinstance(value, str | Enum) else value
-
-
-class Rule(Treatment):
-    """An exception to the default of a class.
-
-    Attributes:
-        path: Pattern over element paths, as in the table of classes; the most specific rule wins.
-        role: Value of the column's ``cohortflow/role`` tag; gives way to rules with a path.
-        reason: Why, for the people who read the release's documents.
-    """
-
-    path: str | None = None
-    role: str | None = None
-    reason: str = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _check_place(self) -> Rule:
-        if (self.path is None) == (self.role is None):
-            msg = "a rule has either 'path' or 'role'"
-            raise ValueError(msg)
-        return self
-
-    @property
-    def pattern(self) -> PathPattern | None:
-        """The path's pattern."""
-        return None if self.path is None else PathPattern(self.path)
-
-    @property
-    def treatment(self) -> Treatment:
-        """The rule without its place."""
-        return Treatment(action=self.action, to=self.to)
-
-
-class Override(Treatment):
-    """What a study asks for one column, in place of the policy.
-
-    Attributes:
-        reason: Why; demanded for everything but ``drop`` and ``mask``.
-    """
-
-    reason: str = ""
-
+__all__ = ["PolicySettings", "RedactionPolicy", "check_strictness", "load_policy"]
 
 _DROP: Final = Treatment(action=Action.DROP)
-_MASK: Final = Treatment(action=Action.MASK)
-_HASH: Final = Treatment(action=Action.HASH)
-_KEEP: Final = Treatment(action=Action.KEEP)
-_SHIFT: Final = Treatment(action=Action.SHIFT)
-_GONE: Final = frozenset({_DROP, _MASK})
-
-
-def _to(target: Generalization) -> Treatment:
-    return Treatment(action=Action.GENERALIZE, to=target)
-
-
-_SAFE_HARBOR: Final[dict[PhiClass, frozenset[Treatment]]] = {
-    PhiClass.DATE: _GONE | {_to(Generalization.YEAR)},
-    PhiClass.AGE: _GONE | {_to(Generalization.AGE)},
-    PhiClass.GEOGRAPHIC: _GONE | {_to(Generalization.ZIP3)},
-    PhiClass.FREE_TEXT: _GONE,
-    PhiClass.REFERENCE: _GONE | {_HASH},
-    PhiClass.DIRECT_IDENTIFIER: _GONE,
-    PhiClass.UNKNOWN: _GONE,
-}
-_EXPERT: Final = _SAFE_HARBOR | {
-    PhiClass.DATE: _SAFE_HARBOR[PhiClass.DATE] | {_SHIFT, _to(Generalization.YEAR_MONTH)},
-    PhiClass.DIRECT_IDENTIFIER: _GONE | {_HASH},
-}
-_LIMITED: Final = _EXPERT | {
-    PhiClass.DATE: _EXPERT[PhiClass.DATE] | {_KEEP},
-    PhiClass.AGE: _EXPERT[PhiClass.AGE] | {_KEEP},
-    PhiClass.GEOGRAPHIC: _EXPERT[PhiClass.GEOGRAPHIC] | {_KEEP},
-}
-
-_PERMITTED: Final = MappingProxyType(
-    {
-        Standard.SAFE_HARBOR: _SAFE_HARBOR,
-        Standard.EXPERT_DETERMINATION: _EXPERT,
-        Standard.LIMITED_DATASET: _LIMITED,
-    }
-)
-"""What a standard lets a policy do to a class; a class that is not listed is free."""
-
 _HIPAA_AGE_CAP: Final = 89
+_WEEK_DAYS: Final = 7
+
+_Zip3 = Annotated[str, Field(pattern=r"^[0-9]{3}$")]
+_ShiftDays = Annotated[int, Field(ge=1, le=3650)]
+_AgeCap = Annotated[int, Field(ge=1, le=120)]
 
 
-class RedactionPolicy(_Frozen):
+class PolicySettings(FrozenModel):
+    """What a study sets of a policy; ``None`` leaves it as the policy says.
+
+    Attributes are those of ``RedactionPolicy``.
+    """
+
+    shift_days: _ShiftDays | None = None
+    keep_day_of_week: bool | None = None
+    times: Literal["keep", "drop"] | None = None
+    age_cap: _AgeCap | None = None
+    also_restricted_zip3: frozenset[_Zip3] | None = None
+    rows_without_subject: Literal["drop", "keep"] | None = None
+    snapshots: Literal["latest", "linked"] | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What the study sets."""
+        return self.model_dump(exclude_none=True)
+
+
+class RedactionPolicy(FrozenModel):
     """A policy, checked against the standard that it claims.
 
     Attributes:
@@ -217,7 +75,10 @@ class RedactionPolicy(_Frozen):
         defaults: Treatment of each class; a class that is left out is dropped.
         rules: Exceptions by path or role.
         overridable: Classes whose treatment a study may change, with a written reason.
+        configurable: Names of ``PolicySettings`` that a study may set.
         shift_days: Greatest shift of a date, in days, in either direction.
+        keep_day_of_week: Whether dates move by whole weeks.
+        times: Whether the time of day is kept when a date is shifted; it is not shifted.
         age_cap: Greatest age that is told; greater ones become one group, and no date shows them.
             ``None``: ages are told as they are.
         restricted_zip3: Name of a shipped list of three-digit ZIP codes that become 000.
@@ -225,20 +86,27 @@ class RedactionPolicy(_Frozen):
         rows_without_subject: What happens to rows that name no patient: they cannot be shifted or
             linked, nor be deleted on request, so they are dropped unless a policy says ``keep``
             (their dates are then null where dates are shifted).
+        snapshots: What is published of several data intervals. ``latest``: one, a newer replaces it;
+            ``linked``: all, side by side with the same pseudonyms, so that comparing two tells the days
+            between which a row came. See ADR 0013.
     """
 
     name: str
     title: str
     standard: Standard
     guarantee: str = Field(min_length=1)
-    defaults: dict[PhiClass, Annotated[Treatment, BeforeValidator(_expand)]]
+    defaults: dict[PhiClass, TreatmentOrName]
     rules: tuple[Rule, ...] = ()
     overridable: frozenset[PhiClass] = frozenset()
-    shift_days: int = Field(default=365, ge=1, le=3650)
-    age_cap: int | None = Field(default=_HIPAA_AGE_CAP, ge=1, le=120)
+    configurable: frozenset[str] = frozenset()
+    shift_days: _ShiftDays = 365
+    keep_day_of_week: bool = False
+    times: Literal["keep", "drop"] = "keep"
+    age_cap: _AgeCap | None = _HIPAA_AGE_CAP
     restricted_zip3: str = "census_2000"
-    also_restricted_zip3: frozenset[Annotated[str, Field(pattern=r"^\d{3}$")]] = frozenset()
+    also_restricted_zip3: frozenset[_Zip3] = frozenset()
     rows_without_subject: Literal["drop", "keep"] = "drop"
+    snapshots: Literal["latest", "linked"] = "latest"
 
     @field_validator("defaults", mode="before")
     @classmethod
@@ -258,15 +126,30 @@ class RedactionPolicy(_Frozen):
             raise ValueError(msg)
         return value
 
+    @field_validator("configurable")
+    @classmethod
+    def _check_configurable(cls, value: frozenset[str]) -> frozenset[str]:
+        if unknown := sorted(value - PolicySettings.model_fields.keys()):
+            known = ", ".join(PolicySettings.model_fields)
+            msg = f"'{unknown[0]}' is no setting of a study; these are {known}"
+            raise ValueError(msg)
+        return value
+
     @model_validator(mode="after")
-    def _check_standard(self) -> RedactionPolicy:
+    def _check_standard(self) -> Self:
         for phi in PhiClass:
             if not self.permits(phi, self.default(phi)):
                 msg = f"{self.standard} does not permit '{self.default(phi)}' for {phi.name}"
                 raise ValueError(msg)
-        capped = self.age_cap is not None and self.age_cap <= _HIPAA_AGE_CAP
-        if self.standard is not Standard.LIMITED_DATASET and not capped:
+        deidentified = self.standard in {Standard.SAFE_HARBOR, Standard.EXPERT_DETERMINATION}
+        if deidentified and (self.age_cap is None or self.age_cap > _HIPAA_AGE_CAP):
             msg = f"{self.standard} needs an age_cap of at most {_HIPAA_AGE_CAP}"
+            raise ValueError(msg)
+        if self.standard is Standard.SAFE_HARBOR and self.snapshots != "latest":
+            msg = f"{self.standard} does not permit snapshots side by side, which tell dates to the day"
+            raise ValueError(msg)
+        if self.keep_day_of_week and self.shift_days < _WEEK_DAYS:
+            msg = f"keep_day_of_week needs shift_days of at least {_WEEK_DAYS}"
             raise ValueError(msg)
         self.restricted_prefixes()
         return self
@@ -282,8 +165,23 @@ class RedactionPolicy(_Frozen):
 
     def permits(self, phi: PhiClass, treatment: Treatment) -> bool:
         """Whether the standard lets this happen to a class."""
-        permitted = _PERMITTED[self.standard].get(phi)
-        return permitted is None or treatment in permitted
+        return permits(self.standard, phi, treatment)
+
+    def configure(self, settings: PolicySettings) -> RedactionPolicy:
+        """Return the policy with what a study sets of it.
+
+        Raises:
+            PolicyError: The policy does not let a study set that, or would do less than it claims.
+        """
+        given = settings.given
+        if fixed := sorted(given.keys() - self.configurable):
+            known = ", ".join(sorted(self.configurable))
+            remedy = f"It lets a study set {known}." if known else "Take one that does, such as 'expert'."
+            raise PolicyError(f"Policy '{self.name}' does not let a study set '{fixed[0]}'.", remedy=remedy)
+        try:
+            return RedactionPolicy.model_validate(self.model_dump() | given)
+        except ValidationError as error:
+            raise PolicyError(_describe(error), remedy="Change what the study sets of its policy.") from error
 
     def restricted_prefixes(self) -> frozenset[str]:
         """Return the three-digit ZIP codes that become 000."""
@@ -330,12 +228,27 @@ def _describe(error: ValidationError) -> str:
     return "; ".join(faults)
 
 
-def check_strictness(policy: RedactionPolicy, weakest: Standard, *, environment: str) -> None:
+def check_strictness(
+    policy: RedactionPolicy, weakest: Standard, *, environment: str, synthetic: bool = False
+) -> None:
     """Check that a policy is at least as strict as an environment demands.
+
+    Args:
+        policy: The policy.
+        weakest: The least strict standard that is allowed.
+        environment: Name of the environment, for the message.
+        synthetic: Whether the environment also takes policies for synthetic sources.
 
     Raises:
         PolicyError: It is weaker.
     """
+    if policy.standard is Standard.SYNTHETIC:
+        if not synthetic:
+            raise PolicyError(
+                f"Environment '{environment}' does not take policy '{policy.name}': it takes patients' data.",
+                remedy="Choose another policy, or run the study in an environment for development.",
+            )
+        return
     if policy.strictness < weakest.strictness:
         raise PolicyError(
             f"Environment '{environment}' allows no redaction weaker than '{weakest}';"

@@ -28,6 +28,7 @@ from cohortflow.synthetic.notes import render_notes
 from cohortflow.synthetic.observations import render_observations, render_reports
 from cohortflow.synthetic.output import GENERATOR, MANIFEST, Sink, open_sink, replace_folder
 from cohortflow.synthetic.patients import identify, render_group, render_patients, render_staff
+from cohortflow.synthetic.privacy import draw_wishes, label_lines, render_consents
 from cohortflow.synthetic.scene import Scene, Stage
 from cohortflow.synthetic.template import to_bytes
 from cohortflow.synthetic.truth import COHORTS, describe_patients
@@ -57,6 +58,7 @@ _TYPES = (
     "DocumentReference",
 )
 _TRUTH, _PLANTED = "ground_truth/patients.csv", "ground_truth/planted.csv"
+_WISHES = "ground_truth/privacy.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +117,10 @@ class _Chunk:
     counts: Mapping[str, int]
     truth: pl.DataFrame
     planted: pl.DataFrame
+    wishes: pl.DataFrame | None = None
 
 
-def _render_chunk(stage: Stage, first: int, rows: int) -> _Chunk:
+def _render_chunk(stage: Stage, first: int, rows: int, *, privacy: bool = False) -> _Chunk:
     scene = Scene.play(stage, first, rows)
     identity = identify(scene)
     notes = render_notes(scene, identity)
@@ -133,21 +136,28 @@ def _render_chunk(stage: Stage, first: int, rows: int) -> _Chunk:
         "AllergyIntolerance": render_allergies(scene),
         "DocumentReference": notes.lines,
     }
+    wishes = None
+    if privacy:
+        drawn = draw_wishes(scene, first)
+        lines = label_lines(lines, scene.patient_ids, drawn) | {"Consent": render_consents(scene, drawn)}
+        wishes = drawn.truth(scene.patient_ids)
     return _Chunk(
         texts={name: to_bytes(column) for name, column in lines.items()},
         counts={name: len(column) for name, column in lines.items()},
         truth=describe_patients(scene),
         planted=notes.planted,
+        wishes=wishes,
     )
 
 
 def _render_chunks(
-    stage: Stage, patients: int, chunk: int, executor: ThreadPoolExecutor, ahead: int
+    stage: Stage, patients: int, chunk: int, executor: ThreadPoolExecutor, ahead: int, *, privacy: bool
 ) -> Iterator[_Chunk]:
     """Render the ranges of patients side by side and hand them over in order."""
     pending: deque[Future[_Chunk]] = deque()
     for first in range(0, patients, chunk):
-        pending.append(executor.submit(_render_chunk, stage, first, min(chunk, patients - first)))
+        rows = min(chunk, patients - first)
+        pending.append(executor.submit(_render_chunk, stage, first, rows, privacy=privacy))
         if len(pending) > ahead:
             yield pending.popleft().result()
     while pending:
@@ -172,7 +182,7 @@ def _check(patients: int, seed: int, as_of: dt.date, chunk_patients: int, worker
         raise InputError(problem, remedy="Choose another value.")
 
 
-def generate(
+def generate(  # noqa: PLR0913 - each is a property of the population
     out: Path,
     *,
     patients: int,
@@ -182,6 +192,7 @@ def generate(
     progress: Progress = _SILENT,
     chunk_patients: int = _CHUNK,
     workers: int | None = None,
+    privacy: bool = False,
 ) -> SyntheticSummary:
     """Write a population of synthetic patients as FHIR R4 NDJSON, one file per resource type.
 
@@ -202,6 +213,8 @@ def generate(
         progress: Is told how many patients are done.
         chunk_patients: Patients held in memory at a time by each worker, about 0.5 MB each.
         workers: Threads; by default one per core.
+        privacy: Adds Consents and security labels, and ``ground_truth/privacy.csv`` with what each patient
+            wants; everything else stays the same.
 
     Raises:
         InputError: An argument is out of range, or ``out`` holds files that this function did not write.
@@ -226,17 +239,20 @@ def generate(
             open_files.callback(sink.abandon)
             return sink
 
-        sinks = {name: create(name) for name in _TYPES}
+        sinks = {name: create(name) for name in (*_TYPES, *(("Consent",) if privacy else ()))}
         truth = open_files.enter_context((draft / _TRUTH).open("wb"))
         planted = open_files.enter_context((draft / _PLANTED).open("wb"))
+        wishes = open_files.enter_context((draft / _WISHES).open("wb")) if privacy else None
         done = 0
         progress.update("synthesize", 0, patients, "patients")
-        for chunk in _render_chunks(stage, patients, chunk_patients, executor, workers):
+        for chunk in _render_chunks(stage, patients, chunk_patients, executor, workers, privacy=privacy):
             for name, text in chunk.texts.items():
                 sinks[name].write(text)
             counts.update(chunk.counts)
             chunk.truth.write_csv(truth, include_header=done == 0)
             chunk.planted.write_csv(planted, include_header=done == 0)
+            if wishes is not None and chunk.wishes is not None:
+                chunk.wishes.write_csv(wishes, include_header=done == 0)
             selected = chunk.truth.select(**{name: rule.sum() for name, rule in COHORTS.items()})
             cohorts.update(selected.row(0, named=True))
             done += len(chunk.truth)
@@ -263,7 +279,7 @@ def generate(
             "as_of": as_of.isoformat(),
             "resources": {file.resource_type: file.resources for file in files},
             "cohorts": dict(cohorts),
-            "files": [*(file.name for file in files), _TRUTH, _PLANTED],
+            "files": [*(file.name for file in files), _TRUTH, _PLANTED, *([_WISHES] if privacy else [])],
         }
         (draft / MANIFEST).write_bytes(json.dumps(manifest, indent=2).encode() + b"\n")
     return SyntheticSummary(out, patients, seed, as_of, files, dict(cohorts))

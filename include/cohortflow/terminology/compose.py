@@ -1,4 +1,4 @@
-"""The compose of a FHIR ValueSet, complete, to be expanded with the tables of terminologies.
+"""The compose of a FHIR ValueSet, read and checked; what it means is for `value_set` and `expansion` to say.
 
 Source: https://hl7.org/fhir/R4/valueset.html#compositions, https://hl7.org/fhir/R5/valueset.html (the filter
 operators), https://terminology.hl7.org/SNOMEDCT.html (the property ``constraint`` and the implicit value sets
@@ -106,6 +106,7 @@ class Compose:
         exclude: ... and in none of these.
         inactive: Whether filters find retired codes too. Listed codes are members in any case.
         sets: The sets that it refers to and that are known, by URL as it writes it.
+        place: File that it is from, for messages.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Compose:
     exclude: tuple[ComposePart, ...] = ()
     inactive: bool = False
     sets: Mapping[str, Compose] = field(default_factory=dict)
+    place: str = ""
 
     @property
     def digest(self) -> str:
@@ -211,6 +213,7 @@ def parse_compose(
         exclude,
         inactive=resource.compose.inactive,
         sets={url: other for url, other in found.items() if other is not None},
+        place=place,
     )
 
 
@@ -241,7 +244,7 @@ def implicit_value_set(url: str) -> Compose | None:
         version=edition if "/version/" in edition else None,
         filters=(ComposeFilter("constraint", "=", constraint),),
     )
-    return Compose(url, url, "", url, (part,))
+    return Compose(url, url, "", url, (part,), place=url)
 
 
 def find_value_set(catalog: Catalog, url: str) -> str | None:

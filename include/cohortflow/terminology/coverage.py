@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import polars as pl
-
 from cohortflow.errors import CoverageError
-from cohortflow.terminology.mapping import IDENTITY, CodeMapping, UnmappedReason
-from cohortflow.terminology.normalize import spell, well_formed_expr
+from cohortflow.terminology.mapping import IDENTITY, UnmappedReason
 from cohortflow.terminology.systems import STANDARD_SYSTEMS
 
-__all__ = ["Coverage", "SystemCoverage", "UnmappedCode", "check_coverage", "measure_coverage"]
+__all__ = [
+    "MAPPED",
+    "NO_SYSTEM",
+    "OTHER_SYSTEM",
+    "Coverage",
+    "SystemCoverage",
+    "SystemTotals",
+    "Tally",
+    "UnmappedCode",
+    "check_coverage",
+    "hide_rare_codes",
+]
 
 NO_SYSTEM = "(none)"
 OTHER_SYSTEM = "(not a URI)"
-_URI = r"^(?:https?://|urn:)[^\s]{1,200}$"
+RARE_SYSTEMS = "(systems of few rows)"
+MAPPED = ("mapped", IDENTITY)
+"""Outcomes of rows with a target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """A count of source rows and of their distinct codes."""
+
+    rows: int
+    codes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +45,7 @@ class SystemCoverage:
 
     Attributes:
         system: Canonical URI; ``(none)`` where the source gave no system; ``(not a URI)`` for texts in its
-            place, which are not shown.
+            place, which are not shown; ``(systems of few rows)`` for those that `hide_rare_codes` joined.
         outcome: ``mapped``, ``identity`` (in the target system already) or the reason why unmapped.
         rows: Source rows.
         codes: Distinct codes.
@@ -39,26 +58,56 @@ class SystemCoverage:
 
 
 @dataclass(frozen=True, slots=True)
+class SystemTotals:
+    """The rows of one source system: how many are mapped, and how well.
+
+    Attributes:
+        system: As in `SystemCoverage`.
+        rows: Source rows with a code.
+        codes: Distinct codes.
+        mapped: Rows with a target, identity included.
+        unmapped: Rows without one. A code counts in both where a rule or a text decides row by row.
+        ambiguous: Mapped rows whose code has several targets that the map ranks alike; ``None`` where the
+            maps were not looked at.
+        retired: Rows, mapped or not, whose code its terminology has retired; ``None`` where the terminology
+            is not loaded.
+    """
+
+    system: str
+    rows: int
+    codes: int
+    mapped: Tally
+    unmapped: Tally
+    ambiguous: Tally | None
+    retired: Tally | None
+
+
+@dataclass(frozen=True, slots=True)
 class UnmappedCode:
-    """A code of a published system without a target."""
+    """A code without a target; its display, where it was asked for."""
 
     system: str
     code: str
     reason: str
     rows: int
+    display: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """The result of a mapping, without values of a hospital's own systems, which may hold text.
+    """The result of a mapping.
+
+    Unless asked for, it has no codes of a hospital's own systems, which may be text.
 
     Attributes:
         prefix: Of the mapping.
         maps: Its ConceptMaps.
+        versions: Names and versions of the maps that were used, in the same order.
         rows: Source rows.
         rows_with_code: Those with a source code.
         rows_mapped: Those of them with a target, identity included.
         systems: Rows and distinct codes for each source system and outcome, most rows first.
+        totals: The same for each source system, with ambiguous and retired codes.
         top_unmapped: The most frequent unmapped codes of published systems.
     """
 
@@ -69,67 +118,97 @@ class Coverage:
     rows_mapped: int
     systems: tuple[SystemCoverage, ...]
     top_unmapped: tuple[UnmappedCode, ...]
+    totals: tuple[SystemTotals, ...] = ()
+    versions: tuple[str, ...] = ()
 
     @property
     def share(self) -> float | None:
         """Share of the rows with a source code that have a target; ``None`` without such rows."""
         return self.rows_mapped / self.rows_with_code if self.rows_with_code else None
 
+    @property
+    def mapped(self) -> Tally:
+        """Rows with a target, identity included."""
+        return _add(total.mapped for total in self.totals)
+
+    @property
+    def unmapped(self) -> Tally:
+        """Rows with a code and without a target."""
+        return _add(total.unmapped for total in self.totals)
+
+    @property
+    def ambiguous(self) -> Tally | None:
+        """Mapped rows whose code has several targets; ``None``: the maps were not looked at."""
+        known = [total.ambiguous for total in self.totals if total.ambiguous is not None]
+        return _add(known) if known else None
+
+    @property
+    def retired(self) -> Tally | None:
+        """Rows with a retired code; ``None``: no terminology of the source is loaded."""
+        known = [total.retired for total in self.totals if total.retired is not None]
+        return _add(known) if known else None
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form, with ``share``."""
         return {**dataclasses.asdict(self), "share": self.share}
 
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Coverage:
+        """Read what ``to_dict`` wrote, also that of an earlier version, which had no totals."""
+        return cls(
+            prefix=value["prefix"],
+            maps=tuple(value["maps"]),
+            rows=value["rows"],
+            rows_with_code=value["rows_with_code"],
+            rows_mapped=value["rows_mapped"],
+            systems=tuple(SystemCoverage(**part) for part in value["systems"]),
+            top_unmapped=tuple(UnmappedCode(**code) for code in value["top_unmapped"]),
+            totals=tuple(_read_totals(total) for total in value.get("totals", ())),
+            versions=tuple(value.get("versions", ())),
+        )
 
-def measure_coverage(frame: pl.LazyFrame, mapping: CodeMapping, *, top: int = 20) -> Coverage:
-    """Count what a mapping did.
 
-    Rows are source rows, whatever the cardinality of this mapping. Where another mapping with
-    ``cardinality: all`` has multiplied the rows, they count as they are.
+def hide_rare_codes(coverage: Coverage, minimum: int) -> Coverage:
+    """Make a coverage fit for publication: a rare code, or a rare system, could point at a patient.
 
     Args:
-        frame: What ``map_codes`` returned for this mapping.
-        mapping: The mapping.
-        top: How many unmapped codes to list.
+        coverage: What was measured.
+        minimum: Unmapped codes and systems of fewer rows are not named.
     """
-    codes = _count_codes(frame, mapping)
-    systems = (
-        codes.group_by("system", "outcome")
-        .agg(pl.col("rows").sum(), pl.col("code").drop_nulls().len().alias("codes"))
-        .sort(["rows", "system", "outcome"], descending=[True, False, False])
-    )
-    unmapped = (
-        codes.filter(
-            ~pl.col("outcome").is_in(["mapped", IDENTITY]),
-            pl.col("system").is_in(list(STANDARD_SYSTEMS)),
-            well_formed_expr(pl.col("system"), pl.col("code")),
-        )
-        .sort(["rows", "system", "code"], descending=[True, False, False])
-        .head(top)
-    )
-    has_code, has_target = pl.col("code").is_not_null(), pl.col("outcome").is_in(["mapped", IDENTITY])
-    totals = codes.select(
-        pl.col("rows").sum(),
-        pl.col("rows").filter(has_code).sum().alias("rows_with_code"),
-        pl.col("rows").filter(has_code & has_target).sum().alias("rows_mapped"),
-    ).row(0, named=True)
-    return Coverage(
-        prefix=mapping.prefix,
-        maps=mapping.maps,
-        **totals,
-        systems=tuple(SystemCoverage(**row) for row in systems.iter_rows(named=True)),
+    sizes: dict[str, int] = {}
+    for part in coverage.systems:
+        sizes[part.system] = sizes.get(part.system, 0) + part.rows
+    rare = {system for system, size in sizes.items() if size < minimum}
+    joined: dict[str, SystemCoverage] = {}
+    for part in coverage.systems:
+        if part.system in rare:
+            known = joined.get(part.outcome, SystemCoverage(RARE_SYSTEMS, part.outcome, 0, 0))
+            joined[part.outcome] = dataclasses.replace(
+                known, rows=known.rows + part.rows, codes=known.codes + part.codes
+            )
+    totals = [total for total in coverage.totals if total.system in rare]
+    return dataclasses.replace(
+        coverage,
+        systems=(*(part for part in coverage.systems if part.system not in rare), *joined.values()),
+        totals=(
+            *(total for total in coverage.totals if total.system not in rare),
+            *([_join_totals(totals)] if totals else []),
+        ),
         top_unmapped=tuple(
-            UnmappedCode(row["system"], row["code"], row["outcome"], row["rows"])
-            for row in unmapped.iter_rows(named=True)
+            dataclasses.replace(code, display=None)
+            for code in coverage.top_unmapped
+            if code.rows >= minimum and code.system in STANDARD_SYSTEMS
         ),
     )
 
 
-def check_coverage(coverage: Coverage, minimum: float | None) -> None:
+def check_coverage(coverage: Coverage, minimum: float | None, *, place: str = "") -> None:
     """Refuse data of which too little was mapped.
 
     Args:
         coverage: What was measured.
         minimum: Least share of rows, 0 to 1; ``None`` asks for nothing.
+        place: Where the report is, for the message.
 
     Raises:
         CoverageError: The share is below the minimum. The message gives the reasons, most rows first.
@@ -138,50 +217,45 @@ def check_coverage(coverage: Coverage, minimum: float | None) -> None:
         return
     reasons: dict[str, int] = {}
     for part in coverage.systems:
-        if part.outcome not in {"mapped", IDENTITY, UnmappedReason.NO_SOURCE_CODE}:
+        if part.outcome not in {*MAPPED, UnmappedReason.NO_SOURCE_CODE}:
             reasons[part.outcome] = reasons.get(part.outcome, 0) + part.rows
     listed = ", ".join(f"{reason}: {rows}" for reason, rows in sorted(reasons.items(), key=lambda r: -r[1]))
     raise CoverageError(
         f"The mapping '{coverage.prefix}' covers {coverage.share:.1%} of {coverage.rows_with_code} rows with "
         f"a code; the study demands {minimum:.1%}. Rows without target by reason: {listed}.",
-        remedy=f"Add the missing codes to {' or '.join(coverage.maps)}, or lower min_coverage.",
+        place=place,
+        remedy=f"Add the missing codes to {' or '.join(coverage.maps)} ('cohortflow terminology suggest' "
+        "proposes targets), or lower min_coverage. Nothing was published.",
     )
 
 
-def _count_codes(frame: pl.LazyFrame, mapping: CodeMapping) -> pl.DataFrame:
-    """Return one row for each source code: ``system, code, outcome, rows``."""
-    added = [mapping.output(part) for part in ("system", "code", "map", "unmapped_reason")]
-    reason, origin = pl.col(mapping.output("unmapped_reason")), pl.col(mapping.output("map"))
-    mapped = pl.when(origin == IDENTITY).then(pl.lit(IDENTITY)).otherwise(pl.lit("mapped"))
-    # With cardinality "all" each source row stands once for every target of its code, and which they are may
-    # depend on the row: the rows of one code and context have the same targets.
-    several = mapping.cardinality == "all"
-    context = [
-        *(mapping.context.columns if mapping.context else ()),
-        *([mapping.text] if mapping.text else []),
-    ]
-    of_row = {f"__{index}": name for index, name in enumerate(dict.fromkeys(context))} if several else {}
-    counted = (
-        frame.group_by(
-            pl.col(mapping.system).alias("system"),
-            pl.col(mapping.code).alias("code"),
-            *added,
-            *(pl.col(name).alias(alias) for alias, name in of_row.items()),
-        )
-        .len("rows")
-        .group_by("system", "code", pl.coalesce(reason, mapped).alias("outcome"), *of_row)
-        .agg(pl.col("rows").max() if several else pl.col("rows").sum())
-        .group_by("system", "code", "outcome")
-        .agg(pl.col("rows").sum())
-        .collect(engine="streaming")
+def _join_totals(totals: Sequence[SystemTotals]) -> SystemTotals:
+    ambiguous = [total.ambiguous for total in totals if total.ambiguous is not None]
+    retired = [total.retired for total in totals if total.retired is not None]
+    return SystemTotals(
+        RARE_SYSTEMS,
+        sum(total.rows for total in totals),
+        sum(total.codes for total in totals),
+        _add(total.mapped for total in totals),
+        _add(total.unmapped for total in totals),
+        _add(ambiguous) if ambiguous else None,
+        _add(retired) if retired else None,
     )
-    system = pl.col("system")
-    shown = (
-        pl.when(system.is_null())
-        .then(pl.lit(NO_SYSTEM))
-        .when(system.str.contains(_URI))
-        .then(system)
-        .otherwise(pl.lit(OTHER_SYSTEM))
-        .alias("system")
+
+
+def _add(tallies: Iterable[Tally]) -> Tally:
+    found = list(tallies)
+    return Tally(sum(tally.rows for tally in found), sum(tally.codes for tally in found))
+
+
+def _read_totals(value: Mapping[str, Any]) -> SystemTotals:
+    ambiguous, retired = value["ambiguous"], value["retired"]
+    return SystemTotals(
+        value["system"],
+        value["rows"],
+        value["codes"],
+        mapped=Tally(**value["mapped"]),
+        unmapped=Tally(**value["unmapped"]),
+        ambiguous=None if ambiguous is None else Tally(**ambiguous),
+        retired=None if retired is None else Tally(**retired),
     )
-    return spell(counted).with_columns(shown).group_by("system", "code", "outcome").agg(pl.col("rows").sum())

@@ -46,6 +46,8 @@ def collect_table(release: Release, name: str) -> pl.DataFrame:
     _check_nulls(table, name, place)
     _check_versions(table, name, release, place)
     _check_unique(table, name, place)
+    if name == "maps":
+        _check_maps(table, place)
     return table
 
 
@@ -127,4 +129,23 @@ def _check_unique(table: pl.DataFrame, name: str, place: str) -> None:
             f"{' and '.join(str(twice[column][0]) for column in key)} stands twice in {name}.",
             place=place,
             remedy="Remove the copies, or load the versions one by one if the file mixes several.",
+        )
+
+
+def _check_maps(table: pl.DataFrame, place: str) -> None:
+    """Refuse a map that relates the same two codes in two ways; where rules choose, it may."""
+    key = ("map", "source_system", "source_code", "target_system", "target_code")
+    plain = table.filter(pl.col("rule").is_null(), pl.col("target_code").is_not_null())
+    # Few maps name two codes twice: whether one does is told faster than where.
+    if not plain.select(pl.struct(key).is_duplicated().any()).item():
+        return
+    several = plain.group_by(key).agg(pl.col("relationship").unique().sort()).sort(key)
+    several = several.filter(pl.col("relationship").list.len() > 1)
+    if several.height:
+        found = several.row(0, named=True)
+        raise MalformedDataError(
+            f"The map {found['map']} says of {found['source_code']} and {found['target_code']} both "
+            f"'{found['relationship'][0]}' and '{found['relationship'][1]}'.",
+            place=place,
+            remedy="Keep one of them, and ask the publisher which is meant.",
         )

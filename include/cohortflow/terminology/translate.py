@@ -1,7 +1,8 @@
 """The mapping of codes: every source row stays.
 
-A code that stands in a map as it is, is found by one join. What is left - other spellings, unknown codes,
-codes whose target depends on the patient - is worked out once for each distinct value of a batch.
+Every step goes row by row, so that a frame of any size streams through in its order. A code that stands in a
+map as it is, is looked up by its spelling. What is left - other spellings, unknown codes, codes whose target
+depends on the patient - is worked out once for each distinct value.
 """
 
 from __future__ import annotations
@@ -12,17 +13,16 @@ from functools import partial
 import polars as pl
 
 from cohortflow.errors import StudyError
-from cohortflow.terminology.map_lookup import OUTPUT, Lookup, MapContent, build_lookup, normal_term, pair_key
+from cohortflow.terminology.map_lookup import OUTPUT, Lookup, MapContent, build_lookup, normal_term
 from cohortflow.terminology.map_table import CodeMap
 from cohortflow.terminology.mapping import CodeMapping, UnmappedReason, mapped_columns
 from cohortflow.terminology.normalize import spell, well_formed_expr
 
 __all__ = ["map_codes"]
 
-_SYSTEM, _CODE, _CONTEXT, _PLACE, _FOUND = (
-    f"__{name}" for name in ("system", "code", "context", "place", "found")
-)
-_START, _COUNT = "__start", "__count"
+_PLACE = "__place"
+_OWN = ("system", "code")
+"""What a row that is of the target system, and in no map, keeps as its target."""
 _TRUE, _UNKNOWN = 1, 2
 _MOST_KNOWN = 100_000
 """Distinct values whose result is kept from batch to batch."""
@@ -61,47 +61,28 @@ def map_codes(
     content = content or MapContent()
     _check(frame, mapping, concept_maps, content)
     lookup = build_lookup(mapping, concept_maps, content)
-    one = mapping.cardinality == "best"
-    known = lookup.pairs.filter(~pl.col("ruled")).select(
-        pl.col("system").alias(_SYSTEM),
-        pl.col("code").alias(_CODE),
-        pl.col("start").alias(_START),
-        *([] if one else [pl.col("count").alias(_COUNT)]),
+    source = {"system": mapping.system, "code": mapping.code}
+    values = [pl.col(column).cast(pl.String).alias(name) for name, column in source.items()]
+    if lookup.candidates.height:
+        values.append(lookup.rules.context_key(mapping.context).alias("context"))
+    resolver = _Resolver(lookup, mapping)
+    mapped = frame.with_columns(
+        pl.struct(values)
+        .map_batches(resolver.find_places, return_dtype=resolver.dtype, is_elementwise=True)
+        .alias(_PLACE)
     )
-    keyed = frame.with_columns(
-        pl.col(mapping.system).cast(pl.String).alias(_SYSTEM),
-        pl.col(mapping.code).cast(pl.String).alias(_CODE),
-        *([lookup.rules.context_key(mapping.context).alias(_CONTEXT)] if lookup.candidates.height else []),
-    ).join(known.lazy(), on=[_SYSTEM, _CODE], how="left", maintain_order="left")
-    parts = [_SYSTEM, _CODE, *([_CONTEXT] if lookup.candidates.height else []), _START]
-    struct = pl.Struct(
-        {"place": pl.UInt32() if one else pl.List(pl.UInt32()), "system": pl.String(), "code": pl.String()}
-    )
-    resolve = _Resolver(lookup, mapping, struct)
-    mapped = keyed.with_columns(
-        pl.struct(parts).map_batches(resolve, return_dtype=struct, is_elementwise=True).alias(_FOUND)
-    )
-    rest = pl.col(_FOUND).struct.field("place")
-    if one:
-        mapped = mapped.with_columns(pl.coalesce(_START, rest).alias(_PLACE))
-    else:
-        end = pl.col(_START) + pl.col(_COUNT)
-        ranges = pl.int_ranges(pl.col(_START), end, dtype=pl.UInt32)
-        mapped = mapped.with_columns(pl.coalesce(ranges, rest).alias(_PLACE)).explode(_PLACE)
+    if mapping.cardinality == "all":
+        mapped = mapped.explode(_PLACE)
     if mapping.text is not None:
         mapped = mapped.with_columns(_text_place(lookup, mapping.text).alias(_PLACE))
-    names = [column.name for column in mapped_columns(mapping)]
-    parts_of = {mapping.output(part): part for part in OUTPUT.names() if mapping.output(part) in names}
-    outputs = lookup.outputs.lazy().with_row_index(_PLACE)
-    mapped = mapped.join(
-        outputs.select(_PLACE, *(pl.col(part).alias(name) for name, part in parts_of.items())),
-        on=_PLACE,
-        how="left",
-        maintain_order="left",
-    )
-    # The code of a row that is of the target system, and in no map, is its own.
-    own = {mapping.output(part): pl.col(_FOUND).struct.field(part) for part in ("system", "code")}
-    added = [pl.coalesce(name, own[name]).alias(name) if name in own else pl.col(name) for name in names]
+    names = {column.name for column in mapped_columns(mapping)}
+    added = [
+        pl.struct(pl.col(_PLACE).alias("place"), *(values if part in _OWN else ()))
+        .map_batches(partial(resolver.write, part=part), return_dtype=pl.String(), is_elementwise=True)
+        .alias(mapping.output(part))
+        for part in OUTPUT.names()
+        if mapping.output(part) in names
+    ]
     return mapped.select(*frame.collect_schema().names(), *added)
 
 
@@ -140,71 +121,70 @@ def _check(
 
 
 class _Resolver:
-    """Tells where codes lead that the join did not find; distinct values are worked out once.
+    """Tells where codes lead; values that stand in no map as they are, are worked out once each.
 
     A map that many threads call: what one of them has worked out, another may work out again, and both find
     the same.
     """
 
-    def __init__(self, lookup: Lookup, mapping: CodeMapping, dtype: pl.Struct) -> None:
-        self._lookup, self._mapping, self._dtype = lookup, mapping, dtype
+    def __init__(self, lookup: Lookup, mapping: CodeMapping) -> None:
+        self._lookup, self._mapping = lookup, mapping
+        self._places = lookup.list_places(one=mapping.cardinality == "best")
+        self.dtype = self._places.dtype
         # Values, and at the same places where they lead; replaced together.
-        self._known: tuple[pl.DataFrame, pl.Series] | None = None
+        self._known: tuple[pl.DataFrame, pl.DataFrame] | None = None
 
-    def __call__(self, batch: pl.Series) -> pl.Series:
-        """Return one result for each row of a batch; null for rows that have a place already."""
+    def find_places(self, batch: pl.Series) -> pl.Series:
+        """Return where each row of a batch leads in the outputs: a place, or a list of them."""
         values = batch.struct.unnest()
-        rows = values[_START].is_null().arg_true()
-        if not len(rows):
-            return pl.repeat(None, len(batch), dtype=self._dtype, eager=True).alias(batch.name)
-        left = values.drop(_START)[rows]
-        numbers, results = self._look_up(left)
-        place = pl.repeat(None, len(batch), dtype=pl.UInt32(), eager=True).scatter(rows, numbers)
-        return results.gather(place).alias(batch.name)
+        places = self._places[self._lookup.index.find(values)]
+        left = places.is_null()
+        if not left.any():
+            return places
+        rows = left.arg_true()
+        numbers, results = self._look_up(values[rows])
+        number = pl.repeat(None, len(batch), dtype=pl.UInt32(), eager=True).scatter(rows, numbers)
+        return results["place"][number].zip_with(left, places)
 
-    def _look_up(self, left: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
+    def write(self, batch: pl.Series, *, part: str) -> pl.Series:
+        """Return a column of the outputs for a batch: ``place``, and the values where a row may keep them."""
+        values = batch.struct.unnest()
+        column = self._lookup.outputs[part][values["place"]]
+        if part not in _OWN:
+            return column
+        keeps = values["place"] == self._lookup.identity
+        if not keeps.any():
+            return column
+        rows = keeps.arg_true()
+        numbers, results = self._look_up(values.drop("place")[rows])
+        return column.scatter(rows, results[part][numbers])
+
+    def _look_up(self, left: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
         """Return the number of each row's result, and the results."""
         if self._known is None:
-            values, results = left.clear(), pl.Series([], dtype=self._dtype)
+            schema = {"place": self.dtype} | dict.fromkeys(_OWN, pl.String())
+            values, results = left.clear(), pl.DataFrame(schema=schema)
         else:
             values, results = self._known
         distinct = left.unique()
         new = distinct.join(values, on=left.columns, how="anti", nulls_equal=True)
         if new.height:
             values = pl.concat([values, new])
-            found = _resolve(new, self._lookup, self._mapping).cast(self._dtype).alias(results.name)
-            results = pl.concat([results, found])
-            if len(results) <= _MOST_KNOWN:
+            results = pl.concat([results, _resolve(new, self._lookup, self._mapping)])
+            if results.height <= _MOST_KNOWN:
                 self._known = values, results
         numbered = values.with_row_index("number")
         numbers = left.join(numbered, on=left.columns, how="left", nulls_equal=True, maintain_order="left")
         return numbers["number"], results
 
 
-def _resolve(values: pl.DataFrame, lookup: Lookup, mapping: CodeMapping) -> pl.Series:
+def _resolve(values: pl.DataFrame, lookup: Lookup, mapping: CodeMapping) -> pl.DataFrame:
     one = mapping.cardinality == "best"
-    spelled = spell(values.rename({_SYSTEM: "system", _CODE: "code"})).with_row_index("row")
-    key = spelled.select(pair_key("system", "code").fill_null("").alias("key"))["key"]
-    known = lookup.pairs["key"]
+    spelled = spell(values).with_row_index("row")
+    spelled = spelled.with_columns(lookup.index.find(spelled))
     system, code = pl.col("system"), pl.col("code")
-    if len(known):
-        pair = known.search_sorted(key).clip(0, len(known) - 1).cast(pl.UInt32)
-        hit = known.gather(pair) == key
-        spelled = pl.concat(
-            [
-                spelled.with_columns(pair.alias("pair"), hit.alias("hit")),
-                lookup.pairs[pair].select("start", "count", "ruled"),
-            ],
-            how="horizontal",
-        )
-    else:
-        spelled = spelled.with_columns(
-            pl.lit(None, pl.UInt32).alias("pair"),
-            hit=False,
-            start=pl.lit(None, pl.UInt32),
-            count=0,
-            ruled=False,
-        )
+    spelled = spelled.hstack(lookup.pairs.select("start", "count", "ruled")[spelled["pair"]])
+    hit = pl.col("pair").is_not_null()
     reason = (
         pl.when(code.is_null())
         .then(lookup.reasons[UnmappedReason.NO_SOURCE_CODE])
@@ -216,18 +196,18 @@ def _resolve(values: pl.DataFrame, lookup: Lookup, mapping: CodeMapping) -> pl.S
         .otherwise(lookup.reasons[UnmappedReason.SYSTEM_NOT_IN_MAP])
         .cast(pl.UInt32)
     )
-    ruled = _apply_rules(spelled.filter("hit", "ruled"), lookup, mapping)
+    ruled = _apply_rules(spelled.filter("ruled"), lookup, mapping)
     spelled = spelled.join(ruled, on="row", how="left", maintain_order="left")
-    single = pl.when("hit").then("start").otherwise(reason)
+    single = pl.when(hit).then("start").otherwise(reason)
     if one:
         place = pl.coalesce(pl.col("places").list.first(), single)
     else:
         ranges = pl.int_ranges(pl.col("start"), pl.col("start") + pl.col("count"), dtype=pl.UInt32)
-        several = pl.when("hit").then(ranges).otherwise(pl.concat_list(reason))
+        several = pl.when(hit).then(ranges).otherwise(pl.concat_list(reason))
         place = pl.coalesce("places", several)
-    identical = ~pl.col("hit") & (reason == lookup.identity)
-    own = [pl.when(identical).then(pl.col(name)).alias(name) for name in ("system", "code")]
-    return spelled.select(pl.struct(place.alias("place"), *own)).to_series()
+    identical = ~hit & (reason == lookup.identity)
+    own = [pl.when(identical).then(pl.col(name)).alias(name) for name in _OWN]
+    return spelled.select(place.alias("place"), *own)
 
 
 def _apply_rules(values: pl.DataFrame, lookup: Lookup, mapping: CodeMapping) -> pl.DataFrame:
@@ -235,14 +215,13 @@ def _apply_rules(values: pl.DataFrame, lookup: Lookup, mapping: CodeMapping) -> 
     schema = {"row": pl.UInt32(), "places": pl.List(pl.UInt32())}
     if values.is_empty():
         return pl.DataFrame(schema=schema)
-    contexts = values[_CONTEXT].unique(maintain_order=True)
+    contexts = values["context"].unique(maintain_order=True)
     verdicts = lookup.rules.evaluate(contexts.to_list())
-    numbered = values.join(
-        pl.DataFrame({_CONTEXT: contexts}).with_row_index("context"), on=_CONTEXT, maintain_order="left"
-    )
-    tried = numbered.select("row", "pair", "context").join(lookup.candidates, on="pair")
+    numbers = pl.DataFrame({"context": contexts}).with_row_index("number")
+    numbered = values.join(numbers, on="context", maintain_order="left")
+    tried = numbered.select("row", "pair", "number").join(lookup.candidates, on="pair")
     rule = tried["rule"].fill_null(0).to_numpy()
-    verdict = pl.Series("verdict", verdicts[tried["context"].to_numpy(), rule])
+    verdict = pl.Series("verdict", verdicts[tried["number"].to_numpy(), rule])
     tried = tried.with_columns(
         pl.when(pl.col("rule").is_null()).then(_TRUE).otherwise(verdict).alias("verdict")
     ).sort("row", "group", "step")
@@ -272,9 +251,14 @@ def _apply_rules(values: pl.DataFrame, lookup: Lookup, mapping: CodeMapping) -> 
         .then(pl.lit(lookup.reasons[UnmappedReason.RULE_NOT_DECIDABLE], pl.UInt32))
         .otherwise(pl.lit(lookup.reasons[UnmappedReason.NO_TARGET], pl.UInt32))
     )
+    places = pl.col("place")
+    if mapping.cardinality == "best":
+        # A later group is no stand-in: what the first one would give is what is not known.
+        unknown_before = (pl.col("place").is_null() & pl.col("undecided")).cum_sum() > 0
+        places = places.filter(~unknown_before)
     return (
         groups.group_by("row")
-        .agg(pl.col("place").drop_nulls().cast(pl.UInt32).alias("places"), none.alias("none"))
+        .agg(places.drop_nulls().cast(pl.UInt32).alias("places"), none.alias("none"))
         .select(
             pl.col("row").cast(pl.UInt32),
             pl.when(pl.col("places").list.len() > 0)

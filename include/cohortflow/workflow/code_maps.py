@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cohortflow.errors import CatalogError, ConfigurationError
@@ -11,11 +11,20 @@ from cohortflow.terminology import CodeMapping, ValueSet, load_concept_map, load
 from cohortflow.terminology.mapping import PATH_SEPARATOR, STORED
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from cohortflow.lake.terminology import TerminologyStore
     from cohortflow.terminology.map_lookup import MapContent
     from cohortflow.terminology.map_table import CodeMap
 
-__all__ = ["find_stored_map", "load_code_map", "load_map_content", "map_sources", "open_value_set"]
+__all__ = [
+    "find_stored_map",
+    "load_code_map",
+    "load_concepts",
+    "load_map_content",
+    "map_sources",
+    "open_value_set",
+]
 
 
 def map_sources(catalog: Catalog, mapping: CodeMapping) -> dict[str, Any]:
@@ -95,13 +104,32 @@ def load_map_content(
     """Open the tables that a mapping needs beside its maps: of every loaded system of theirs, the newest."""
     import polars as pl
 
-    from cohortflow.errors import InputError
     from cohortflow.terminology.map_lookup import MapContent
 
     if not mapping.replace_retired and mapping.text is None:
         return MapContent()
+    found: dict[str, list[pl.LazyFrame]] = {"concepts": [], "synonyms": []}
+    for tables in _open_systems(_map_systems(maps), terminologies()):
+        for name, parts in found.items():
+            if name in tables:
+                parts.append(tables[name])
+    return MapContent(**{name: pl.concat(parts) if parts else None for name, parts in found.items()})
+
+
+def load_concepts(
+    maps: Sequence[CodeMap], terminologies: Callable[[], TerminologyStore]
+) -> pl.LazyFrame | None:
+    """Open the concepts of the maps' systems, of each the newest version; ``None`` where none is loaded."""
+    import polars as pl
+
+    opened = _open_systems(_map_systems(maps), terminologies())
+    parts = [tables["concepts"] for tables in opened if "concepts" in tables]
+    return pl.concat(parts) if parts else None
+
+
+def _map_systems(maps: Sequence[CodeMap]) -> list[str]:
     frames = [code_map.to_frame() for code_map in maps]
-    systems = sorted(
+    return sorted(
         {
             system
             for frame in frames
@@ -109,17 +137,11 @@ def load_map_content(
             for system in frame[column].drop_nulls().unique()
         }
     )
-    found: dict[str, list[pl.LazyFrame]] = {"concepts": [], "synonyms": []}
-    store = terminologies()
-    for system in systems:
-        try:
-            tables = store.tables(system)
-        except InputError:
-            continue  # a local system is seldom loaded; that no system is, map_codes refuses
-        for name, parts in found.items():
-            if name in tables:
-                parts.append(tables[name])
-    return MapContent(**{name: pl.concat(parts) if parts else None for name, parts in found.items()})
+
+
+def _open_systems(systems: Sequence[str], store: TerminologyStore) -> list[Mapping[str, pl.LazyFrame]]:
+    """Open those that are loaded: a local system seldom is; that none is, map_codes refuses."""
+    return [store.tables(system) for system in systems if store.has(system)]
 
 
 def open_value_set(catalog: Catalog, name: str, terminologies: Callable[[], TerminologyStore]) -> ValueSet:

@@ -14,8 +14,10 @@ from cohortflow.quality.suite import BoundSuite, bind_suite, load_suite
 from cohortflow.redaction.phi import classify_columns
 from cohortflow.redaction.plan import RedactionPlan, plan_redaction
 from cohortflow.terminology.mapping import CodeMapping, mapped_columns
+from cohortflow.terminology.unit_mapping import UnitMapping
 from cohortflow.workflow.code_maps import map_sources
 from cohortflow.workflow.document import nearest
+from cohortflow.workflow.unit_maps import extend_overrides, plan_units, unit_sources
 
 if TYPE_CHECKING:
     from cohortflow.model import Catalog, Column
@@ -37,6 +39,7 @@ class DatasetPlan:
         view: The analysed view; ``None`` for a query and the cohort.
         columns: Columns before redaction, with the mapped ones, each with its PHI class.
         mappings: Code mappings to apply.
+        units: Values to bring into canonical units, after the code mappings.
         redaction: What happens to each column.
         suite: Expectations, bound to the columns of the redacted dataset.
         partition_by: Columns to partition by, after the data interval.
@@ -46,9 +49,15 @@ class DatasetPlan:
     view: AnalyzedView | None
     columns: tuple[Column, ...]
     mappings: tuple[CodeMapping, ...]
+    units: tuple[UnitMapping, ...]
     redaction: RedactionPlan
     suite: BoundSuite
     partition_by: tuple[str, ...]
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether it goes through the step that maps codes and units."""
+        return bool(self.mappings or self.units)
 
     @property
     def output_columns(self) -> tuple[Column, ...]:
@@ -90,17 +99,19 @@ def plan_datasets(
     if spec.cohort is not None:
         for name in spec.cohort.value_sets:
             sources[f"valuesets/{name}"] = catalog.load("valuesets", name)
-        datasets[COHORT_DATASET] = _plan(COHORT_DATASET, None, SUBJECT_COLUMNS, spec, policy, catalog)
+        datasets[COHORT_DATASET] = _plan(COHORT_DATASET, None, SUBJECT_COLUMNS, spec, policy, catalog, place)
     for name in views_to_read(spec):
         document = catalog.load("views", name)
         sources[f"views/{name}"] = document
         view = analyze_view(document)
-        datasets[name] = _plan(name, view, view.columns, spec, policy, catalog)
+        datasets[name] = _plan(name, view, view.columns, spec, policy, catalog, place)
     for name in spec.sql.queries if spec.sql else ():
         query = SqlQuery.load(catalog, name)
         sources[f"queries/{name}"] = query.model_dump(mode="json")
         columns = tuple(column.to_column() for column in query.columns)
-        datasets[name] = _plan(name, None, columns, spec, policy, catalog)
+        datasets[name] = _plan(name, None, columns, spec, policy, catalog, place)
+    if any(dataset.units for dataset in datasets.values()):
+        sources.update(unit_sources(catalog))
     for name, dataset in datasets.items():
         for mapping in dataset.mappings:
             sources.update(map_sources(catalog, mapping))
@@ -117,17 +128,21 @@ def _plan(
     spec: WorkflowSpec,
     policy: RedactionPolicy,
     catalog: Catalog,
+    place: str,
 ) -> DatasetPlan:
-    mappings = spec.maps.get(name, ())
+    mappings, units = spec.maps.get(name, ()), spec.units.get(name, ())
     added = tuple(column for mapping in mappings for column in mapped_columns(mapping))
     classified = classify_columns((*columns, *added))
-    redaction = plan_redaction(name, classified, policy, spec.redaction.overrides.get(name, {}))
+    classified = (*classified, *classify_columns(plan_units(name, classified, units, place)))
+    overrides = extend_overrides(spec.redaction.overrides.get(name, {}), units)
+    redaction = plan_redaction(name, classified, policy, overrides)
     suite = load_suite(catalog, spec.quality.expectations.get(name, name))
     return DatasetPlan(
         name=name,
         view=view,
         columns=classified,
         mappings=mappings,
+        units=units,
         redaction=redaction,
         suite=bind_suite(
             suite,

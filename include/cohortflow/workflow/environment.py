@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import os
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from cohortflow.errors import UnknownEnvironmentError
 from cohortflow.model import Catalog
-from cohortflow.redaction.policy import Standard
+from cohortflow.redaction.standards import Standard
 from cohortflow.workflow.document import Document, StrictModel, nearest
+from cohortflow.workflow.exclusion_spec import ExclusionsSpec
 
-__all__ = ["ENVIRONMENT_VARIABLE", "Environment", "Zones", "load_environment", "name_environment"]
+__all__ = [
+    "ENVIRONMENT_VARIABLE",
+    "AuditSettings",
+    "Environment",
+    "Zones",
+    "load_environment",
+    "name_environment",
+]
 
 ENVIRONMENT_VARIABLE = "COHORTFLOW_ENVIRONMENT"
 """The variable that says which environment a deployment is."""
@@ -23,6 +34,21 @@ class Zones(StrictModel):
     datasets: str
 
 
+class AuditSettings(StrictModel):
+    """What becomes of audit events.
+
+    Attributes:
+        zone: URI of the log and the outbox; ``{lake}`` as in zones.
+        format: ``fhir``: AuditEvent of FHIR R4; ``ocsf``: Datastore Activity of OCSF.
+        webhook: Connection to deliver events to: its host the URL, its password the secret. ``None``:
+            events are kept in the zone alone.
+    """
+
+    zone: str = "{lake}/audit"
+    format: Literal["fhir", "ocsf"] = "fhir"
+    webhook: str | None = None
+
+
 class Environment(StrictModel):
     """One entry of the catalog's environments.
 
@@ -33,8 +59,15 @@ class Environment(StrictModel):
         key_connection: Connection whose password is the project key.
         redaction: Policy used where the study names none.
         weakest_redaction: Standard that every policy used here must at least meet.
+        weakest_approved: Standard that the policy of a study's approval must at least meet; the study may
+            then use that policy here, and does where it names no other. ``None``: approvals change nothing.
+        synthetic: Whether policies for synthetic sources may be used here.
+        minimum_k: Least number of subjects who share their quasi-identifiers, whatever a study asks for;
+            1 leaves it to the study.
         extract_pool: Airflow pool of the extract tasks; ``{connection}`` stands for the study's
             connection, for a pool per source.
+        audit: What becomes of audit events.
+        exclusions: Who and what every study leaves out at least.
     """
 
     environment: str
@@ -43,7 +76,12 @@ class Environment(StrictModel):
     key_connection: str
     redaction: str
     weakest_redaction: Standard
+    weakest_approved: Standard | None = None
+    synthetic: bool = False
+    minimum_k: Annotated[int, Field(ge=1, le=100_000)] = 1
     extract_pool: str = "cohortflow_exports"
+    audit: AuditSettings = AuditSettings()
+    exclusions: ExclusionsSpec = ExclusionsSpec()
 
 
 def name_environment() -> str:

@@ -147,7 +147,7 @@ def plan_extraction(run: Run) -> ExportPlan:
     request = ExportRequest(
         level=spec.level,
         group_id=spec.group or "",
-        types=tuple(sorted(resources | set(spec.resource_types))),
+        types=tuple(sorted(resources | set(spec.resource_types) | run.plan.exclusions.resource_types)),
         type_filters=spec.type_filters,
     )
     full_every = None if spec.incremental is None else spec.incremental.full_every

@@ -11,17 +11,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from cohortflow import __version__
 from cohortflow.errors import PolicyError, StudyError
 from cohortflow.model import Catalog
-from cohortflow.redaction.policy import RedactionPolicy, check_strictness, load_policy
+from cohortflow.redaction.policy import RedactionPolicy
 from cohortflow.workflow.datasets import COHORT_DATASET, DatasetPlan, plan_datasets
 from cohortflow.workflow.document import nearest
 from cohortflow.workflow.environment import Environment, load_environment
+from cohortflow.workflow.exclusion_plan import ExclusionPlan, plan_exclusions
+from cohortflow.workflow.permission import choose_policy
+from cohortflow.workflow.risk_plan import RiskPlan, plan_risk
 from cohortflow.workflow.spec import WorkflowSpec
-from cohortflow.workflow.study import LoadedStudy, Project
+from cohortflow.workflow.study import Approval, LoadedStudy, Project
 
 __all__ = ["Plan", "Step", "StepKind", "check_safety", "compile_plan"]
 
@@ -36,7 +40,9 @@ class StepKind(StrEnum):
     SELECT = "select_cohort"
     MAP = "map"
     REDACT = "redact"
+    ASSESS = "assess_risk"
     VALIDATE = "validate"
+    SCAN = "scan_for_leaks"
     LAND = "land"
     RELEASE = "release"
     CLEAN = "clean"
@@ -75,7 +81,10 @@ class Plan:
         parameters: All parameters' values.
         spec: The filled workflow.
         policy: How datasets are de-identified.
+        approval: What a review board has approved, where the environment asks for that.
         datasets: Per view, its columns through every step.
+        risk: What others may know of the subjects, and what is demanded of it.
+        exclusions: Who and what is left out.
         steps: The graph in an order that respects ``needs``.
         digest: SHA-256 of everything that decides the rows, except the data.
     """
@@ -87,7 +96,10 @@ class Plan:
     parameters: Mapping[str, Any]
     spec: WorkflowSpec
     policy: RedactionPolicy
+    approval: Approval | None
     datasets: Mapping[str, DatasetPlan]
+    risk: RiskPlan
+    exclusions: ExclusionPlan
     steps: tuple[Step, ...]
     digest: str
 
@@ -139,10 +151,19 @@ def compile_plan(
     parameters = study.resolve(overrides)
     spec = study.template.fill(parameters)
     _check_names(spec, study, catalog)
-    policy = load_policy(catalog, spec.redaction.policy or bound.redaction)
-    check_strictness(policy, bound.weakest_redaction, environment=environment)
+    approval = study.model.approval if bound.weakest_approved is not None else None
+    policy = choose_policy(spec.redaction, bound, approval, catalog)
     datasets, sources = plan_datasets(spec, policy, catalog, study.template.document.path)
     published = spec.datasets if spec.cohort is None else (COHORT_DATASET, *spec.datasets)
+    risk, populations = plan_risk(
+        spec.risk, datasets, published, bound, catalog, study.template.document.place(("workflow", "risk"))
+    )
+    exclusions, labels = plan_exclusions(
+        (bound.exclusions, spec.exclusions, study.model.exclusions),
+        datasets,
+        catalog,
+        study.template.document.path,
+    )
     steps = _build_steps(spec, published)
     check_safety(steps)
     return Plan(
@@ -153,7 +174,10 @@ def compile_plan(
         parameters=parameters,
         spec=spec,
         policy=policy,
+        approval=approval,
         datasets=datasets,
+        risk=risk,
+        exclusions=exclusions,
         steps=steps,
         digest=_digest(
             {
@@ -162,7 +186,8 @@ def compile_plan(
                 "environment": bound.model_dump(mode="json"),
                 "policy": policy.model_dump(mode="json"),
                 "spec": spec.model_dump(mode="json"),
-                "catalog": sources,
+                "exclusions": study.model.exclusions.model_dump(mode="json"),
+                "catalog": sources | populations | labels,
             }
         ),
     )
@@ -175,6 +200,7 @@ def _check_names(spec: WorkflowSpec, study: LoadedStudy, catalog: Catalog) -> No
     """
     places: dict[str, Mapping[str, Any]] = {
         "maps": spec.maps,
+        "units": spec.units,
         "partition_by": spec.partition_by,
         "redaction.overrides": spec.redaction.overrides,
         "quality.expectations": spec.quality.expectations,
@@ -207,24 +233,39 @@ def _build_steps(spec: WorkflowSpec, published: tuple[str, ...]) -> tuple[Step, 
     shared = steps[-1].id
     for view in published:
         last = shared
-        for kind in (StepKind.MAP, StepKind.REDACT) if spec.maps.get(view) else (StepKind.REDACT,):
+        mapped = spec.maps.get(view) or spec.units.get(view)
+        for kind in (StepKind.MAP, StepKind.REDACT) if mapped else (StepKind.REDACT,):
             steps.append(Step(kind, view, (last,)))
             last = steps[-1].id
     redacted = tuple(f"{StepKind.REDACT}.{view}" for view in published)
+    # The datasets together tell who a subject is, so they are assessed together.
+    assess = Step(StepKind.ASSESS, needs=redacted)
     # Every dataset must be valid before the first one lands.
-    validate = Step(StepKind.VALIDATE, needs=redacted)
-    landed = [Step(StepKind.LAND, view, (validate.id,)) for view in published]
-    steps.extend([validate, *landed])
+    validate = Step(StepKind.VALIDATE, needs=(assess.id,))
+    # Reports of the steps before it are published as well, so it comes last.
+    scan = Step(StepKind.SCAN, needs=(validate.id,))
+    landed = [Step(StepKind.LAND, view, (scan.id,)) for view in published]
+    steps.extend([assess, validate, scan, *landed])
     steps.append(Step(StepKind.RELEASE, needs=tuple(step.id for step in landed)))
     steps.append(Step(StepKind.CLEAN, needs=("release",)))
     return tuple(steps)
 
 
+_GATES: Mapping[StepKind, str] = MappingProxyType(
+    {
+        StepKind.ASSESS: "an assessment of the risk of what was redacted",
+        StepKind.VALIDATE: "a validation of what was redacted",
+        StepKind.SCAN: "a scan for leaks in what was redacted",
+    }
+)
+"""Steps that must see a redacted dataset before it lands, and how a missing one is named."""
+
+
 def check_safety(steps: tuple[Step, ...]) -> None:
-    """Check that nothing is published that was not redacted and validated.
+    """Check that nothing is published that did not pass every gate.
 
     Raises:
-        PolicyError: A landing does not come after the redaction and the validation of its dataset.
+        PolicyError: A landing does not come after the redaction of its dataset and the gates behind it.
     """
     by_id = {step.id: step for step in steps}
 
@@ -240,17 +281,17 @@ def check_safety(steps: tuple[Step, ...]) -> None:
             continue
         before = upstream(step.id, set())
         redact = f"{StepKind.REDACT}.{step.view}"
-        gates = [needed for needed in before if by_id[needed].kind is StepKind.VALIDATE]
+        passed = {by_id[needed].kind for needed in before if redact in upstream(needed, set())}
         if redact not in before:
             missing = "its redaction"
-        elif not any(redact in upstream(gate, set()) for gate in gates):
-            missing = "a validation of what was redacted"
+        elif gates := [text for kind, text in _GATES.items() if kind not in passed]:
+            missing = gates[0]
         else:
             continue
         raise PolicyError(
             f"The plan lands '{step.view}' without {missing} before it.",
             place=step.id,
-            remedy="Put the landing downstream of redaction and validation.",
+            remedy="Put the landing downstream of redaction and of every gate behind it.",
         )
 
 

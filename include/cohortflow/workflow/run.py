@@ -17,18 +17,19 @@ from cohortflow.errors import (
 )
 from cohortflow.model import DataInterval, DatasetRef, NoProgress, Progress
 from cohortflow.redaction.keys import ProjectKey
+from cohortflow.workflow.permission import check_permission
 
 if TYPE_CHECKING:
     from cohortflow.lake import Store
     from cohortflow.model import Catalog, Deployment
     from cohortflow.workflow.plan import Plan
 
-__all__ = ["LAKE_VARIABLE", "Run", "StepResult", "name_work_folder", "open_zone"]
+__all__ = ["KEY_RECORD", "LAKE_VARIABLE", "Run", "StepResult", "name_work_folder", "open_zone"]
 
 LAKE_VARIABLE = "cohortflow_lake"
 """Airflow variable with the lake's URI."""
 
-_KEY_RECORD = "_key.json"
+KEY_RECORD = "_key.json"
 """Beside a study's datasets: the fingerprint of the key that made them."""
 
 
@@ -66,7 +67,8 @@ def open_zone(zone: str, deployment: Deployment, *, private: bool = False) -> St
     if "{lake}" in zone and not lake:
         raise ConfigurationError(
             f"The variable '{LAKE_VARIABLE}' is not set.",
-            remedy="Set it to the lake's URI, such as s3://lake or a folder.",
+            remedy="Set it to the lake's URI, such as s3://lake or a folder; outside of Airflow as "
+            f"AIRFLOW_VAR_{LAKE_VARIABLE.upper()}.",
         )
     return open_store(zone.replace("{lake}", (lake or "").rstrip("/")), deployment, private=private)
 
@@ -84,6 +86,7 @@ class Run:
         progress: Takes counts.
         fresh_export: Export again even where this interval's export is complete.
         wait: Whether to wait for other runs, and for a server that takes no export yet.
+        actor: Who asked for the run, for audit events.
     """
 
     plan: Plan
@@ -94,6 +97,7 @@ class Run:
     progress: Progress = field(default_factory=NoProgress)
     fresh_export: bool = False
     wait: bool = True
+    actor: str = ""
 
     @cached_property
     def raw(self) -> Store:
@@ -115,9 +119,13 @@ class Run:
     def key(self) -> ProjectKey:
         """The project's key, checked against the one that made the study's earlier datasets.
 
+        Without it nothing is fetched or made, so that whether the study may run at all is checked here.
+
         Raises:
+            PolicyError: The study's approval has ended, or its policy does not fit its source.
             ProjectKeyError: It is missing, weak, or another than before.
         """
+        check_permission(self.plan, self.deployment)
         conn_id = self.plan.environment.key_connection
         try:
             secret = self.deployment.connection(conn_id).password
@@ -128,8 +136,8 @@ class Run:
             ) from None
         key = ProjectKey.from_text(secret, place=conn_id)
         record = json.dumps({"fingerprint": key.fingerprint}).encode()
-        if not self.datasets.create(_KEY_RECORD, record):
-            known = json.loads(self.datasets.read(_KEY_RECORD) or record)
+        if not self.datasets.create(KEY_RECORD, record):
+            known = json.loads(self.datasets.read(KEY_RECORD) or record)
             key.require_fingerprint(str(known["fingerprint"]))
         return key
 
@@ -139,6 +147,10 @@ class Run:
     def output_path(self, step: str, view: str) -> str:
         """Return where a step leaves a table in the work zone."""
         return f"{step}/{view}.parquet"
+
+    def report_path(self, name: str) -> str:
+        """Return where a report on this run lies among the study's datasets."""
+        return f"_reports/{self.interval.key}/{name}"
 
     def save_result(self, step: str, result: StepResult, seconds: float) -> None:
         """Leave a step's result for the release document."""

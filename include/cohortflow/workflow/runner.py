@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from cohortflow.errors import CohortflowError
+from cohortflow.workflow.audit import note_failure, note_result
 from cohortflow.workflow.plan import Step, StepKind
 from cohortflow.workflow.run import Run, StepResult
 
@@ -56,6 +57,7 @@ def record_step(
     seconds = (datetime.now(UTC) - start).total_seconds()
     if step.kind is not StepKind.CLEAN:
         guard(step.id, lambda: run.save_result(step.id, result, seconds))
+    guard(step.id, lambda: note_result(run, step, result))
     rows = ", ".join(f"{dataset.name} {dataset.rows:,} rows" for dataset in result.datasets)
     _log.info("%s done in %.1f s%s", step.id, seconds, f": {rows}" if rows else "")
     return result
@@ -106,6 +108,7 @@ def run_plan(
     results: dict[str, StepResult] = {}
     clean = next(step for step in run.plan.steps if step.kind is StepKind.CLEAN)
     notify = on_step or (lambda _step, _result: None)
+    step = clean
     try:
         for step in run.plan.steps:
             if step is not clean:
@@ -113,6 +116,8 @@ def run_plan(
                 results[step.id] = run_step(run, step)
                 notify(step, results[step.id])
     except BaseException as failure:
+        if isinstance(failure, CohortflowError):
+            note_failure(run, step, failure)
         try:
             run_step(run, clean)
         except CohortflowError as error:

@@ -7,11 +7,22 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from cohortflow.cohort.definition import CohortDefinition
-from cohortflow.redaction.policy import Override
+from cohortflow.redaction.actions import Override
+from cohortflow.redaction.policy import PolicySettings
 from cohortflow.terminology.mapping import CodeMapping
+from cohortflow.terminology.unit_mapping import UnitMapping
 from cohortflow.workflow.document import StrictModel
+from cohortflow.workflow.exclusion_spec import ExclusionsSpec
 
-__all__ = ["IncrementalSpec", "QualitySpec", "RedactionSpec", "SourceSpec", "SqlSpec", "WorkflowSpec"]
+__all__ = [
+    "IncrementalSpec",
+    "QualitySpec",
+    "RedactionSpec",
+    "RiskSpec",
+    "SourceSpec",
+    "SqlSpec",
+    "WorkflowSpec",
+]
 
 
 class IncrementalSpec(StrictModel):
@@ -90,10 +101,12 @@ class RedactionSpec(StrictModel):
 
     Attributes:
         policy: A policy that the environment allows; its own default where ``None``.
+        settings: What the study sets of it, where it may.
         overrides: Per view and column: another action, with its written reason.
     """
 
     policy: str | None = None
+    settings: PolicySettings = PolicySettings()
     overrides: dict[str, dict[str, Override]] = Field(default_factory=dict)
 
 
@@ -109,6 +122,46 @@ class QualitySpec(StrictModel):
     expectations: dict[str, str] = Field(default_factory=dict)
 
 
+class RiskSpec(StrictModel):
+    """How far subjects must be alike before they are published; see ``cohortflow.redaction.risk``.
+
+    Attributes:
+        quasi_identifiers: What others may know of a subject, as ``dataset.column`` with the column's name
+            before redaction, or ``dataset`` for the number of rows; the most important to keep first.
+            Where ``None``: every published column of the patients and the cohort that is a
+            quasi-identifier, a date, an age or a place.
+        excluded: Such columns that others do not know, each with the written reason.
+        sensitive: What others must not learn, named in the same way.
+        k: Least number of subjects who share their quasi-identifiers, if the environment asks for no more.
+        l: Least diversity of each sensitive column among them.
+        diversity: How it is measured.
+        c: The c of recursive (c, l)-diversity.
+        t: Greatest distance of a sensitive column's distribution among them from that of all subjects.
+        on_failure: What happens where this is missed: the step fails, or what is missed is suppressed.
+        suppress: Whether values are set to null before subjects are left out, or subjects are left out at
+            once.
+        population: Population table of the catalog, for the risk that somebody of it is recognised.
+    """
+
+    quasi_identifiers: tuple[str, ...] | None = None
+    excluded: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
+    sensitive: tuple[str, ...] = ()
+    k: Annotated[int, Field(ge=1, le=100_000)] = 1
+    l: Annotated[float, Field(ge=1)] | None = None  # noqa: E741 - the name that the literature gives it
+    diversity: Literal["distinct", "entropy", "recursive"] = "distinct"
+    c: Annotated[float, Field(gt=0)] = 3.0
+    t: Annotated[float, Field(ge=0, le=1)] | None = None
+    on_failure: Literal["fail", "suppress"] = "fail"
+    suppress: Literal["values", "rows"] = "values"
+    population: str | None = None
+
+    @model_validator(mode="after")
+    def _check_sensitive(self) -> Self:
+        if (self.l is not None or self.t is not None) and not self.sensitive:
+            raise ValueError("'l' and 't' need 'sensitive' columns")
+        return self
+
+
 class WorkflowSpec(StrictModel):
     """One research workflow.
 
@@ -118,7 +171,10 @@ class WorkflowSpec(StrictModel):
         sql: What comes from a reporting database; nothing where ``None``.
         cohort: Who is kept; everybody where ``None``.
         maps: Per view, the code mappings to apply.
+        units: Per view, the values to bring into the canonical unit of their code.
         redaction: How datasets are de-identified.
+        exclusions: Who and what is left out, besides what the environment and the study ask for.
+        risk: How far subjects must be alike; measured and reported in any case.
         quality: When they are good enough.
         partition_by: Per view, the columns to partition its dataset by, after the data interval.
     """
@@ -128,7 +184,10 @@ class WorkflowSpec(StrictModel):
     sql: SqlSpec | None = None
     cohort: CohortDefinition | None = None
     maps: dict[str, tuple[CodeMapping, ...]] = Field(default_factory=dict)
+    units: dict[str, tuple[UnitMapping, ...]] = Field(default_factory=dict)
     redaction: RedactionSpec = RedactionSpec()
+    exclusions: ExclusionsSpec = ExclusionsSpec()
+    risk: RiskSpec = RiskSpec()
     quality: QualitySpec = QualitySpec()
     partition_by: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 

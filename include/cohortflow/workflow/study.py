@@ -14,9 +14,24 @@ from pydantic import Field, field_validator
 from cohortflow.errors import StudyError
 from cohortflow.model import Catalog
 from cohortflow.workflow.document import Document, StrictModel
+from cohortflow.workflow.exclusion_spec import ExclusionsSpec
 from cohortflow.workflow.template import LoadedTemplate, load_template
 
-__all__ = ["LoadedStudy", "Project", "Study"]
+__all__ = ["Approval", "LoadedStudy", "Project", "Study"]
+
+
+class Approval(StrictModel):
+    """What a review board has approved.
+
+    Attributes:
+        number: The board's number of the approval, for the release document.
+        policy: Redaction policy that it approved.
+        until: Last day, UTC, on which the study may run.
+    """
+
+    number: Annotated[str, Field(min_length=1, max_length=100)]
+    policy: str
+    until: date
 
 
 class Study(StrictModel):
@@ -31,6 +46,8 @@ class Study(StrictModel):
         tags: For finding the DAG.
         schedule: Cron expression in UTC; ``None`` for runs by hand only.
         start_date: First day that a backfill may cover.
+        approval: What a review board has approved; environments may demand one for some policies.
+        exclusions: Who and what is left out, besides what the environment and the template ask for.
         parameters: Values for the template's parameters.
     """
 
@@ -42,6 +59,8 @@ class Study(StrictModel):
     tags: tuple[str, ...] = ()
     schedule: str | None = None
     start_date: date
+    approval: Approval | None = None
+    exclusions: ExclusionsSpec = ExclusionsSpec()
     parameters: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("schedule")

@@ -78,6 +78,11 @@ def make_contenders() -> list[Contender]:
     return [
         Contender("Cohortflow", (str(ours), "view", "run", view, "{source}", "--out", "{out}")),
         Contender(
+            "Cohortflow, redacted",
+            (sys.executable, str(HERE / "redact_view.py"), view, "{source}", "{out}"),
+            False,
+        ),
+        Contender(
             "DuckDB, SQL by hand", (environment("duckdb"), str(HERE / "duckdb_sql.py"), "{source}", "{out}")
         ),
         Contender(

@@ -1,5 +1,6 @@
 """cohortflow study: exit codes, messages, output for machines."""
 
+import itertools
 import json
 import re
 
@@ -71,6 +72,19 @@ class TestPlan:
         assert steps[0] == "extract"
         assert steps.index("redact.condition") < steps.index("validate") < steps.index("land.condition")
 
+    def test_what_others_are_taken_to_know_is_shown(self, project_copy, capsys):
+        assert run(["study", "plan", STUDY, "--env", "prod", "--json"]) == 0
+        risk = json.loads(capsys.readouterr().out)["risk"]
+        assert (risk["demand"], risk["on_failure"]) == ({"k": "5"}, "suppress")
+        known = {row["column"]: row for row in risk["quasi_identifiers"]}
+        assert known["patient.gender"] == {
+            "column": "patient.gender",
+            "compared": "as published",
+            "suppressible": True,
+        }
+        assert run(["study", "plan", STUDY, "--env", "prod"]) == 0
+        assert "patient.gender" in capsys.readouterr().out
+
     def test_the_columns_are_those_of_the_datasets_that_land(self, project_copy, capsys):
         run(["study", "plan", "kidney_lab_registry", "--json"])
         plan = json.loads(capsys.readouterr().out)
@@ -138,22 +152,23 @@ def test_graph_is_a_mermaid_flowchart(project_copy, capsys):
         else:
             assert re.fullmatch(r"subgraph \w+|end", line), line
     assert {end for edge in edges for end in edge} == nodes
-    assert ("redact_condition", "validate") in edges
-    assert ("validate", "land_condition") in edges
+    way = ("redact_condition", "assess_risk", "validate", "scan_for_leaks", "land_condition")
+    assert set(itertools.pairwise(way)) <= set(edges)
 
 
 class TestRun:
     def test_without_a_lake_nothing_starts(self, project_copy, capsys, monkeypatch):
         monkeypatch.delenv("AIRFLOW_VAR_COHORTFLOW_LAKE", raising=False)
         assert run(["study", "run", STUDY]) == 2
-        assert "Set it to the lake's URI, such as s3://lake or a folder." in capsys.readouterr().err
+        assert "outside of Airflow as AIRFLOW_VAR_COHORTFLOW_LAKE" in capsys.readouterr().err
 
     def test_without_a_key_nothing_starts(self, project_copy, capsys, monkeypatch, tmp_path):
         monkeypatch.setenv("AIRFLOW_VAR_COHORTFLOW_LAKE", str(tmp_path / "lake"))
         monkeypatch.delenv("AIRFLOW_CONN_COHORTFLOW_KEY_DEV", raising=False)
         assert run(["study", "run", STUDY, "--date", "2026-11-01"]) == 2
         assert "openssl rand -hex 32" in capsys.readouterr().err
-        assert [path for path in (tmp_path / "lake").rglob("*") if path.is_file()] == []
+        files = [path for path in (tmp_path / "lake").rglob("*") if path.is_file()]
+        assert {path.relative_to(tmp_path).parts[:3] for path in files} == {("lake", "dev", "audit")}
 
     def test_a_date_that_is_none_is_refused(self, project_copy, capsys):
         assert run(["study", "run", STUDY, "--date", "1.11.2026"]) == 2

@@ -16,6 +16,7 @@ from cohortflow.model import Catalog, EnvDeployment
 from cohortflow.redaction import load_policy
 from cohortflow.registry import REGISTRY_CONNECTION, locate_registry
 from cohortflow.sandbox import generate_client_key
+from cohortflow.terminology import UnitMapping
 from cohortflow.workflow.environment import load_environment
 from cohortflow.workflow.plan import compile_plan
 from cohortflow.workflow.spec import QualitySpec, RedactionSpec, SourceSpec, WorkflowSpec
@@ -207,6 +208,7 @@ def test_make_targets_exist():
         ("templates.md", SourceSpec),
         ("templates.md", RedactionSpec),
         ("templates.md", QualitySpec),
+        ("units.md", UnitMapping),
     ],
 )
 def test_every_key_is_documented(name, model):

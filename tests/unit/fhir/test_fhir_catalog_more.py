@@ -246,7 +246,7 @@ def all_paths(name):
     return [path for column in analyze_view(load(name)).columns for path in column.paths]
 
 
-@pytest.mark.parametrize("policy", CATALOG.names("redaction"))
+@pytest.mark.parametrize("policy", [name for name in CATALOG.names("redaction") if name != "dicom_basic"])
 @pytest.mark.parametrize("name", VIEWS)
 def test_each_policy_leaves_something_of_each_view(name, policy):
     plan = plan_redaction(name, analyze_view(load(name)).columns, load_policy(CATALOG, policy))

@@ -14,6 +14,7 @@ from cohortflow.fhir.decoding import (
     LineDecoder,
     Malformation,
     is_decoding_fault,
+    mark_modified,
 )
 from cohortflow.fhir.ndjson import read_views
 from cohortflow.fhir.views import compile_view
@@ -39,7 +40,11 @@ def decode(texts, decoding, engine="streaming"):
     lines = pl.LazyFrame(
         {LINE: range(1, len(texts) + 1), TEXT: texts}, schema={LINE: pl.UInt32(), TEXT: pl.String()}
     )
-    return LineDecoder("Observation", DTYPE, decoding=decoding).decode(lines).collect(engine=engine)
+    return (
+        LineDecoder("Observation", DTYPE, decoding=decoding)
+        .decode(mark_modified(lines))
+        .collect(engine=engine)
+    )
 
 
 def outcome(texts, decoding, engine):
@@ -62,6 +67,11 @@ BATCHES = {
     "nothing good": ["null", "{}", '{"resourceType":"Patient","id":"p"}'],
     "the same id twice": [observation("a"), observation("b"), observation("a")],
     "not JSON": [observation("a"), "oops", observation("b")],
+    "a modifierExtension": [
+        observation("a", modifierExtension=[{"url": "http://hospital.example/not", "valueBoolean": True}]),
+        observation("b", note=[{"text": 'the word "modifierExtension" in a text'}]),
+        observation("c", component=[{"modifierExtension": [{"url": "http://hospital.example/not"}]}]),
+    ],
     "a wrong type": [observation("a"), observation("b", valueQuantity={"value": "1.5"})],
     "two values on the only line": [f"{observation('a')},{observation('b')}"],
     "two values on one of the lines": [observation("a"), f"{observation('b')},{observation('c')}"],
@@ -156,3 +166,31 @@ def test_good_lines_are_read_once(tmp_path):
 
     _, malformed = read_views([VIEW], [file]).execute(build)
     assert (len(begun), malformed["line"].to_list()) == (1, [2])
+
+
+def test_a_resource_that_may_mean_the_opposite_is_set_aside(tmp_path):
+    """FHIR R4, 2.4.0.2: a modifierExtension that is not known must not be passed over."""
+    file = tmp_path / "Observation.ndjson"
+    lines = BATCHES["a modifierExtension"]
+    file.write_text("\n".join(lines))
+    (found,), malformed = read_views([VIEW], [str(file)]).execute(lambda frames: [frames["v"]])
+    assert found["id"].to_list() == ["b"]
+    assert malformed["line"].to_list() == [1, 3]
+    assert set(malformed["reason"]) == {Malformation.MODIFIED}
+
+
+def test_it_is_set_aside_where_a_view_repeats(tmp_path):
+    view = compile_view(
+        {
+            "name": "v",
+            "resource": "QuestionnaireResponse",
+            "select": [{"repeat": ["item"], "column": [{"name": "link", "path": "linkId"}]}],
+        }
+    )
+    one = {"resourceType": "QuestionnaireResponse", "id": "a", "item": [{"linkId": "1"}]}
+    lines = [one, {**one, "id": "b", "modifierExtension": [{"url": "http://hospital.example/not"}]}]
+    file = tmp_path / "QuestionnaireResponse.ndjson"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    (found,), malformed = read_views([view], [str(file)]).execute(lambda frames: [frames["v"]])
+    assert found.height == 1
+    assert malformed["line"].to_list() == [2]

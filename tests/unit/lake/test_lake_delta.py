@@ -206,3 +206,41 @@ def test_variants_do_not_meet(store):
     assert land_dataset(rows(2), landing(path="trial/condition", application="study~1"), store).committed
     assert read_ids(store) == {DAY_1: [1]}
     assert read_ids(store, "trial/condition") == {DAY_1: [2]}
+
+
+class TestLatestOnly:
+    def land(self, store, day, *numbers, **changed):
+        return land_dataset(rows(*numbers), landing(day, latest_only=True, **changed), store)
+
+    def test_a_later_interval_replaces_an_earlier_one_in_one_commit(self, store):
+        self.land(store, DAY_1, 1, 2)
+        self.land(store, DAY_2, 3)
+        assert pl.read_delta(store.child("condition")).rows() == [(3, DAY_2)]
+        assert table(store).version() == 1
+
+    def test_an_earlier_interval_is_refused(self, store):
+        self.land(store, DAY_2, 3)
+        with pytest.raises(StaleWriteError, match=f"Interval {DAY_2} is published") as caught:
+            self.land(store, DAY_1, 1, 2)
+        assert "snapshots" in caught.value.remedy
+        assert pl.read_delta(store.child("condition")).rows() == [(3, DAY_2)]
+
+    def test_an_earlier_interval_is_refused_also_where_the_later_one_has_no_rows(self, store):
+        self.land(store, DAY_2)
+        with pytest.raises(StaleWriteError):
+            self.land(store, DAY_1, 1)
+
+    def test_the_same_content_is_not_committed_twice(self, store):
+        self.land(store, DAY_1, 1)
+        assert not self.land(store, DAY_1, 1).committed
+
+    def test_what_lay_side_by_side_before_is_replaced(self, store):
+        land_dataset(rows(1), landing(DAY_1), store)
+        land_dataset(rows(2), landing(DAY_2), store)
+        assert self.land(store, DAY_2, 2).committed
+        assert pl.read_delta(store.child("condition")).rows() == [(2, DAY_2)]
+
+    def test_a_week_that_ends_later_replaces_its_days(self, store):
+        self.land(store, DAY_1, 1)
+        self.land(store, "2026-10-26--2026-12-31", 5)
+        assert pl.read_delta(store.child("condition")).height == 1

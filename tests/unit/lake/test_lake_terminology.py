@@ -395,3 +395,56 @@ def test_a_manifest_says_when_and_what(terminologies):
     assert datetime.now(UTC) - datetime.fromisoformat(manifest["loaded_at"]) < timedelta(hours=1)
     assert manifest["licence"] == "Free to use."
     assert all((path.parent / table["file"]).is_file() for table in manifest["tables"].values())
+
+
+def test_a_file_that_was_removed_is_named(terminologies):
+    stored = terminologies.load(release())
+    terminologies.store.remove(next(path for path in files(terminologies) if "/edges-" in path))
+    with pytest.raises(LakeError, match="lacks its table of edges") as caught:
+        terminologies.tables(SYSTEM)
+    assert stored.tables["edges"].file in caught.value.place
+    assert "load the release again" in caught.value.remedy
+
+
+def test_of_many_systems_the_published_ones_are_named_first(terminologies):
+    for system in [*(f"http://a.example.org/{number}" for number in range(9)), "http://loinc.org"]:
+        tables = {"concepts": release().tables["concepts"].with_columns(system=pl.lit(system))}
+        terminologies.load(release(system=system, tables=tables))
+    with pytest.raises(InputError) as caught:
+        terminologies.tables("SNOMED")
+    assert "loaded are: http://loinc.org, http://a.example.org/0," in caught.value.remedy
+    assert caught.value.remedy.endswith("http://a.example.org/6 and 2 more.")
+
+
+def test_a_map_that_contradicts_itself_is_refused(terminologies):
+    def entry(target, relationship, rule=None):
+        return (
+            "m",
+            "1",
+            SYSTEM,
+            "I",
+            "http://b.example.org",
+            target,
+            None,
+            relationship,
+            1,
+            1,
+            rule,
+            None,
+            1,
+        )
+
+    def load(*entries):
+        maps = pl.LazyFrame(entries, schema=TABLES["maps"], orient="row")
+        return terminologies.load(release(tables={"maps": maps}))
+
+    with pytest.raises(MalformedDataError, match="says of I and x both 'equivalent' and 'related-to'"):
+        load(entry("x", "equivalent"), entry("x", "related-to"))
+    assert terminologies.releases() == ()
+    load(
+        entry("x", "equivalent"),
+        entry("y", "related-to"),
+        entry("z", "equivalent", "TRUE"),
+        entry("z", "related-to", "OTHERWISE TRUE"),
+    )
+    assert len(terminologies.releases()) == 1

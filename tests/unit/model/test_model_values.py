@@ -57,3 +57,16 @@ def test_schema_hash_follows_names_types_and_order():
     assert len(hashes) == 4
     assert all(len(digest) == 16 for digest in hashes)
     assert hash_schema(schemas[0]) == hash_schema(dict(schemas[0]))
+
+
+@pytest.mark.parametrize(
+    "key", ["2026-11-18", "2026-11-16--2026-11-23", "2026-11-18T020000--2026-11-18T140000"]
+)
+def test_an_interval_is_known_by_its_key(key):
+    assert DataInterval.parse(key).key == key
+
+
+@pytest.mark.parametrize("key", ["", "november", "2026-13-01", "2026-11-18--"])
+def test_what_is_no_key_is_refused(key):
+    with pytest.raises(ValueError):
+        DataInterval.parse(key)

@@ -150,6 +150,59 @@ def test_shifted_dates_do_not_tell_an_age_over_89():
     assert one("shifted_dates", BIRTH, [dt.date(1911, 1, 1)]) == [dt.date(1936, 1, 1)]
 
 
+END_OF_TIME = dt.date(9999, 12, 31)
+
+
+@pytest.mark.parametrize("name", ["shifted_dates", "expert"])
+def test_a_placeholder_for_no_end_does_not_tell_the_shift(name):
+    """What became of 9999-12-31 would tell by how many days the patient's dates were moved."""
+    ends = [END_OF_TIME, dt.date(2099, 12, 31), dt.date(2040, 1, 1)]
+    shifted = one(name, Column("end", DATE, ("Coverage.period.end",)), ends)
+    assert shifted[:2] == [None, None]
+    assert abs(shifted[2] - ends[2]) <= dt.timedelta(days=365)
+    moments = [dt.datetime(9999, 12, 31, 23, 59, tzinfo=dt.UTC)]
+    assert one(name, SEEN, moments) == [None]
+    assert one(name, DAY, ["9999-12-31", "2099-12-31T23:59:59Z", "9999"]) == [None] * 3
+
+
+def test_a_placeholder_is_no_year_that_the_leak_gate_would_take_for_something_else():
+    assert one("safe_harbor", BIRTH, [END_OF_TIME]) == [None]
+    assert one("safe_harbor", DAY, ["9999-12-31", "9999"]) == [None, None]
+
+
+@pytest.mark.parametrize("name", ["safe_harbor", "shifted_dates"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2020-02-29T10:00:00 call Jane Lemke",
+        "2020-02-29T10:00:00Z\nJane Lemke",
+        "2025-551234",
+        "0405-551-1234",
+        "2020-13-01",
+        "\uff12\uff10\uff12\uff10-01-01",
+        "20200229",
+    ],
+)
+def test_what_only_begins_like_a_date_is_none(name, written):
+    assert one(name, DAY, [written]) == [None]
+
+
+def test_a_text_that_is_kept_because_it_is_a_date_is_one():
+    written = ["2020", "2020-03", "2020-03-04", "2020-03-04T05:06:07.123+01:00", "05:06:07"]
+    assert one("limited_dataset", DAY, [*written, "2020-03-04 Jane Lemke", "unknown"]) == [
+        *written,
+        None,
+        None,
+    ]
+
+
+def test_digits_of_other_scripts_are_no_zip_code_that_may_be_told():
+    """The list of restricted prefixes is written in ASCII: others would pass it."""
+    assert one(
+        "safe_harbor", POSTAL, ["\uff10\uff13\uff16\uff10\uff11", "\u0661\u0662\u0663\u0664\u0665"]
+    ) == ["000", "000"]
+
+
 def test_a_mask_tells_only_whether_there_was_a_value():
     note = Column("note", STRING, ("Observation.note.text",))
     overrides = {"note": Override(action="mask")}
@@ -282,3 +335,20 @@ def test_numbers_and_codes_pass_unchanged():
     ]
     redacted = run("safe_harbor", columns, {"code": ["44054006"], "value": [7.2], "mapped": ["E11"]})
     assert redacted.select("code", "value", "mapped").row(0) == ("44054006", 7.2, "E11")
+
+
+def test_large_tables_get_the_same_pseudonyms_and_shifts_as_small_ones():
+    rows = 20_000
+    encounter = Column("encounter_id", STRING, ("Observation.encounter.reference",), target="Encounter")
+    frame = pl.DataFrame(
+        {
+            "patient_id": [f"p{row // 100}" for row in range(rows)],
+            "encounter_id": [None if row % 7 == 0 else f"e{row // 10}" for row in range(rows)],
+            "birth_date": [dt.date(1990, 5, 1)] * rows,
+        }
+    )
+    plan = plan_redaction("demo", [SUBJECT, encounter, BIRTH], policy("shifted_dates"))
+    whole = redact(frame.lazy(), plan, KEY, as_of=AS_OF).collect()
+    parts = [redact(part.lazy(), plan, KEY, as_of=AS_OF).collect() for part in frame.iter_slices(500)]
+    assert whole.equals(pl.concat(parts))
+    assert whole["patient_id"][150] == KEY.pseudonym("Patient", "p1")

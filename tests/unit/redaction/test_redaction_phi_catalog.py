@@ -33,8 +33,8 @@ from cohortflow.redaction import classify
         ("Claim.use", PhiClass.SAFE_CODE),
         ("Patient.name.use", PhiClass.SAFE_CODE),
         ("CodeSystem.url", PhiClass.SAFE_CODE),
-        # What looks alike and is not known stays unknown, or as strict as it was.
-        ("Medication.batch.lotNumber", PhiClass.UNKNOWN),
+        # What looks alike stays as strict as its type makes it.
+        ("Medication.batch.lotNumber", PhiClass.FREE_TEXT),
         ("Organization.url", PhiClass.DIRECT_IDENTIFIER),
         ("Patient.name", PhiClass.NUMBER),
         ("Organization.name", PhiClass.DIRECT_IDENTIFIER),

@@ -127,7 +127,10 @@ def test_a_derived_column_follows_the_class_that_its_step_stated():
 @pytest.mark.parametrize(
     ("column", "reason"),
     [
-        (Column("when", STRING, ("Patient.birthDate",)), "needs type date, datetime, not string"),
+        (
+            Column("when", ColumnType.INTEGER, ("Patient.birthDate",)),
+            "needs type date, datetime, string, not integer",
+        ),
         (Column("when", DATE, ("Patient.birthDate",), collection=True), "does not work on lists"),
         (
             Column("zip", ColumnType.INTEGER, ("Patient.address.postalCode",)),

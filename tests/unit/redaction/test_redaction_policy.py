@@ -69,6 +69,15 @@ def test_a_class_without_a_default_is_dropped(tmp_path):
         ({"also_restricted_zip3": ["03601"]}, "also_restricted_zip3"),
         ({"overridable": ["DIRECT_IDENTIFIER"]}, "never overridable"),
         ({"shift_days": 0}, "shift_days"),
+        ({"shift_days": 6, "keep_day_of_week": True}, "needs shift_days of at least 7"),
+        ({"snapshots": "linked"}, "does not permit snapshots side by side"),
+        ({"snapshots": "unlinked"}, "snapshots"),
+        ({"configurable": ["salt"]}, "'salt' is no setting of a study"),
+        ({"defaults": {"FREE_TEXT": "scrub"}}, "does not permit 'scrub' for FREE_TEXT"),
+        (
+            {"standard": "synthetic", "defaults": {"DIRECT_IDENTIFIER": "keep"}},
+            "synthetic does not permit 'keep' for DIRECT_IDENTIFIER",
+        ),
         ({"salt": "x"}, "Extra inputs are not permitted"),
     ],
 )
@@ -110,6 +119,24 @@ def test_an_environment_refuses_a_weaker_policy():
     check_strictness(limited, Standard.LIMITED_DATASET, environment="prod")
     with pytest.raises(PolicyError, match="Environment 'dev' allows no redaction weaker than 'safe_harbor'"):
         check_strictness(limited, Standard.SAFE_HARBOR, environment="dev")
+
+
+def test_synthetic_policies_need_a_permission_of_their_own():
+    synthetic = load_policy(Catalog.default(), "synthetic_only")
+    check_strictness(synthetic, Standard.SAFE_HARBOR, environment="dev", synthetic=True)
+    with pytest.raises(PolicyError, match="does not take policy 'synthetic_only'"):
+        check_strictness(synthetic, Standard.LIMITED_DATASET, environment="staging")
+
+
+@pytest.mark.parametrize("name", ["safe_harbor", "shifted_dates", "expert", "dicom_basic"])
+def test_what_is_deidentified_is_published_one_interval_at_a_time(name):
+    assert load_policy(Catalog.default(), name).snapshots == "latest"
+
+
+def test_expert_does_what_shifted_dates_does_until_it_is_configured():
+    expert, shifted = (load_policy(Catalog.default(), name) for name in ("expert", "shifted_dates"))
+    own = {"name", "title", "guarantee", "configurable", "overridable"}
+    assert expert.model_dump(exclude=own) == shifted.model_dump(exclude=own)
 
 
 def test_a_stricter_policy_is_always_welcome():

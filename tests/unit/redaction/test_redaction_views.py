@@ -70,7 +70,7 @@ def test_no_column_is_lost_for_want_of_a_type():
     assert lost == []
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", [name for name in POLICIES if name != "dicom_basic"])
 @pytest.mark.parametrize("view", VIEWS)
 def test_the_suite_of_a_view_fits_its_dataset_under_every_policy(view, policy):
     planned = plan(view, policy)
@@ -78,3 +78,53 @@ def test_the_suite_of_a_view_fits_its_dataset_under_every_policy(view, policy):
     bound = bind_suite(load_suite(CATALOG, view), columns, known=planned.known_columns)
     applicable = sum(not missing for missing in bound.missing)
     assert applicable > len(bound.missing) / 2
+
+
+COMPUTED = [
+    ("'20' & birthDate.toString().substring(5, 2)", "a month written as a year"),
+    ("address.first().postalCode.substring(2, 3)", "the last digits of a ZIP code written as the first"),
+    ("birthDate = @1970-05-17", "a yes or no that tells the day"),
+    ("birthDate < @1970-06-01", "a yes or no that tells the half of a year"),
+    ("iif(birthDate = @1970-05-17, '2017', '2000')", "a literal chosen by the day"),
+    ("'2017'.where(%resource.birthDate = @1970-05-17)", "a literal that is there by the day"),
+    ("gender.where(%resource.birthDate < @1970-06-01)", "a code that is there by the day"),
+]
+
+
+@pytest.mark.parametrize("policy", ["safe_harbor", "shifted_dates", "expert"])
+@pytest.mark.parametrize("path", [path for path, _ in COMPUTED], ids=[why for _, why in COMPUTED])
+def test_what_is_computed_from_a_date_or_a_zip_code_does_not_pass_for_one(path, policy):
+    view = analyze_view(one_column("Patient", path))
+    entry = plan_redaction("demo", view.columns, load_policy(CATALOG, policy)).columns[1]
+    assert entry.output is None, entry.reason
+
+
+@pytest.mark.parametrize("path", ["onset.ofType(Age).value - 10", "onset.ofType(Age).value > 95"])
+def test_what_is_computed_from_an_age_does_not_pass_the_cap(path):
+    view = analyze_view(one_column("Condition", path))
+    entry = plan_redaction("demo", view.columns, load_policy(CATALOG, "safe_harbor")).columns[1]
+    assert entry.output is None, entry.reason
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "birthDate",
+        "birthDate.lowBoundary()",
+        "birthDate.toString()",
+        "address.where(use = 'home').postalCode.first()",
+        "deceased.ofType(dateTime).exists()",
+        "gender.where(%resource.birthDate.exists())",
+    ],
+)
+def test_what_stands_as_it_is_written_is_redacted_and_published(path):
+    view = analyze_view(one_column("Patient", path))
+    entry = plan_redaction("demo", view.columns, load_policy(CATALOG, "safe_harbor")).columns[1]
+    assert entry.output is not None, entry.reason
+
+
+def one_column(resource, path):
+    key = "getResourceKey()" if resource == "Patient" else "subject.getReferenceKey(Patient)"
+    subject = {"name": "patient_id", "path": key, "tag": [{"name": "cohortflow/role", "value": "subject"}]}
+    columns = [subject, {"name": "x", "path": path}]
+    return {"resource": resource, "name": "demo", "status": "active", "select": [{"column": columns}]}

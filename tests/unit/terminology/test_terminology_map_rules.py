@@ -171,6 +171,15 @@ def test_each_group_gives_one_target():
     assert run([(ULCER, None, None, None)])["to_code"].to_list() == ["E11.6"]
 
 
+def test_a_later_group_is_no_stand_in_for_an_undecided_one():
+    # Group 2 has the causative organism; it is no code for the disease.
+    for undecided, code, reason in (("unmapped", None, "rule not decidable"), ("default", "A01", None)):
+        mapping = BY_DATES.model_copy(update={"undecided": undecided})
+        result = run([("233604007", None, None, None), ("233604007", "female", None, None)], mapping)
+        assert result["to_code"].to_list() == [code, "A00"]
+        assert result["to_unmapped_reason"].to_list() == [reason, None]
+
+
 def test_other_spellings_are_decided_too():
     frame = pl.LazyFrame({"code_system": ["SNOMED-CT"], "code": [f" {INFERTILE} "], "gender": ["female"]})
     mapping = CodeMapping(maps=("extended",), prefix="to", context=PatientContext(sex="gender"))

@@ -5,7 +5,7 @@ import pytest
 
 from cohortflow.errors import CatalogError
 from cohortflow.model import Catalog
-from cohortflow.terminology import load_value_set, parse_value_set
+from cohortflow.terminology import load_value_set, parse_compose, parse_value_set
 
 SNOMED = "http://snomed.info/sct"
 ICD10CM = "http://hl7.org/fhir/sid/icd-10-cm"
@@ -94,8 +94,8 @@ def test_a_whole_system_has_all_its_codes_but_no_missing_one():
 
 
 def test_parts_of_one_include_are_intersected():
-    rare = read(make(part(SNOMED, "1", "2")))
-    value_set = read(make({**part(SNOMED, "2", "3"), "valueSet": [RARE]}), sets={RARE: rare})
+    rare = parse_compose(make(part(SNOMED, "1", "2")), name="rare", place="rare.json")
+    value_set = read(make({**part(SNOMED, "2", "3"), "valueSet": [RARE]}), find={RARE: rare}.get)
     assert members(value_set, [(SNOMED, "1"), (SNOMED, "2"), (SNOMED, "3")]) == [False, True, False]
 
 
@@ -149,3 +149,12 @@ def test_a_set_that_includes_itself_is_refused(tmp_path):
     write(tmp_path, "b", make({"valueSet": [url("a")]}, url=url("b")))
     with pytest.raises(CatalogError, match="a > b > a"):
         load_value_set(Catalog(tmp_path), "a")
+
+
+def test_what_is_wrong_with_an_included_set_names_the_included_file(tmp_path):
+    write(tmp_path, "part", make(rule(SNOMED, "concept", "is-a", "73211009"), url=url("part")))
+    write(tmp_path, "whole", make({"valueSet": [url("part")]}, url=url("whole")))
+    with pytest.raises(CatalogError) as caught:
+        load_value_set(Catalog(tmp_path), "whole")
+    assert caught.value.place.endswith("part.json")
+    assert "compose.include[0].filter[0]" in caught.value.message

@@ -13,6 +13,11 @@ from cohortflow.workflow.plan import Step, StepKind, check_safety, compile_plan
 
 STUDIES = ("diabetes_nightly", "kidney_lab_registry")
 ENVIRONMENTS = ("dev", "staging", "prod")
+GATES = {
+    StepKind.ASSESS: "an assessment of the risk",
+    StepKind.VALIDATE: "a validation",
+    StepKind.SCAN: "a scan for leaks",
+}
 
 
 def compile_study(project, name=STUDIES[0], environment="dev", **overrides):
@@ -51,12 +56,13 @@ class TestShippedStudies:
             assert step.id not in seen
             seen.add(step.id)
 
-    def test_no_dataset_lands_before_all_are_valid(self, project, name, environment):
+    def test_no_dataset_lands_before_all_have_passed_every_gate(self, project, name, environment):
         plan = compile_study(project, name, environment)
-        validated = {"validate"}
+        gates = ["assess_risk", "validate", "scan_for_leaks"]
         landings = [step for step in plan.steps if step.kind is StepKind.LAND]
         assert {step.view for step in landings} == {"cohort", *plan.spec.views}
-        assert all(set(step.needs) == validated for step in landings)
+        assert all(step.needs == (gates[-1],) for step in landings)
+        assert [plan.step(gate).needs for gate in gates[1:]] == [("assess_risk",), ("validate",)]
 
     def test_intermediates_are_removed_last(self, project, name, environment):
         plan = compile_study(project, name, environment)
@@ -98,7 +104,7 @@ class TestSafety:
             check_safety(steps)
         assert str(caught.value) == (
             "land.a: The plan lands 'a' without its redaction before it.\n"
-            "  -> Put the landing downstream of redaction and validation."
+            "  -> Put the landing downstream of redaction and of every gate behind it."
         )
 
     def test_the_redaction_of_another_dataset_does_not_count(self):
@@ -115,22 +121,25 @@ class TestSafety:
         plan = plans[data.draw(st.sampled_from(STUDIES))]
         check_safety(plan.steps)
         view = data.draw(st.sampled_from([step.view for step in plan.steps if step.kind is StepKind.LAND]))
-        cut = data.draw(st.sampled_from([("validate", f"redact.{view}"), (f"land.{view}", "validate")]))
+        behind = [step for step in plan.steps if step.kind in GATES or step.id == f"land.{view}"]
+        edges = [(step.id, need) for step in behind for need in step.needs]
+        cut = data.draw(
+            st.sampled_from([edge for edge in edges if edge[1] == f"redact.{view}" or edge[1] in GATES])
+        )
         steps = tuple(
             dataclasses.replace(step, needs=tuple(need for need in step.needs if need != cut[1]))
             if step.id == cut[0]
             else step
             for step in plan.steps
         )
-        with pytest.raises(PolicyError, match=f"lands '{view}' without"):
+        shared = cut[0] in GATES and cut[1] in GATES  # then no dataset may land, and the first is named
+        with pytest.raises(PolicyError, match=f"lands '{plan.published[0] if shared else view}' without"):
             check_safety(steps)
 
     @given(data=st.data())
     def test_no_step_of_redaction_or_validation_can_be_left_out(self, plans, data):
         plan = plans[data.draw(st.sampled_from(STUDIES))]
-        gone = data.draw(
-            st.sampled_from([s for s in plan.steps if s.kind in (StepKind.REDACT, StepKind.VALIDATE)])
-        )
+        gone = data.draw(st.sampled_from([s for s in plan.steps if s.kind in (StepKind.REDACT, *GATES)]))
         steps = tuple(
             dataclasses.replace(
                 step,
@@ -139,7 +148,7 @@ class TestSafety:
             for step in plan.steps
             if step is not gone
         )
-        fault = f"lands '{gone.view}' without its redaction" if gone.view else "without a validation"
+        fault = f"lands '{gone.view}' without its redaction" if gone.view else f"without {GATES[gone.kind]}"
         with pytest.raises(PolicyError, match=fault):
             check_safety(steps)
 
@@ -157,8 +166,10 @@ class TestEnvironment:
             ("dev", "shifted_dates", False),
             ("dev", "limited_dataset", False),
             ("staging", "shifted_dates", True),
-            ("staging", "limited_dataset", False),
-            ("prod", "limited_dataset", True),
+            ("staging", "limited_dataset", True),
+            ("prod", "shifted_dates", False),
+            ("prod", "limited_dataset", False),
+            ("prod", "safe_harbor", True),
         ],
     )
     def test_a_weaker_policy_is_refused(self, project_copy, environment, policy, allowed):

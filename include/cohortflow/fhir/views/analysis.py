@@ -12,7 +12,7 @@ from cohortflow.fhir.views.column_types import choose_type
 from cohortflow.fhir.views.definition import ColumnDefinition, Select, ViewDefinition, parse_view
 from cohortflow.fhir.views.digits import digits_of
 from cohortflow.fhir.views.functions import call
-from cohortflow.fhir.views.lineage import class_of, paths_of
+from cohortflow.fhir.views.lineage import class_of, computed_of, criteria_of, paths_of
 from cohortflow.fhir.views.operators import operate
 from cohortflow.fhir.views.reads import ReadField, ReadTree
 from cohortflow.fhir.views.repetition import gather
@@ -85,6 +85,8 @@ class Analysis:
         self._reads.touch((Step("id", "id", many=False),))
         self.resolver = Resolver(definition.constants, self._reads, call, operate)
         self._optional: tuple[str, ...] = ()
+        self._criteria: tuple[str, ...] = ()  # of the iterations around
+        self._computed: tuple[str, ...] = ()  # likewise
         root = definition.resource
         self._resource = Context(name="", type=root, many=False, paths=(root,), route=())
         self._label = f"view {definition.name}" if definition.name else "view"
@@ -144,7 +146,11 @@ class Analysis:
         else:
             source = gathered or self.iterated(select.paths[0], context, place)
             inner = Context(name=name, type=source.type, many=False, paths=source.paths, route=source.route)
+            around = self._criteria, self._computed
+            self._criteria = (*self._criteria, *criteria_of(source))
+            self._computed = (*self._computed, *computed_of(source))
             block = self.body(select, inner)
+            self._criteria, self._computed = around
             numbered, self.resolver.numbers_rows = self.resolver.numbers_rows, outer
             step = Each(source, select.iteration == "forEachOrNull", name, numbered, block.level())
         return Block(block.columns, [], [step])
@@ -177,8 +183,11 @@ class Analysis:
         if select.iteration == "forEachOrNull":
             # In the row of nothing even a literal is null, which tells that there is nothing.
             self._optional = (*outer, *(path for source in sources for path in paths_of(source)))
+        around = self._criteria, self._computed
+        self._criteria += tuple(path for source in sources for path in criteria_of(source))
+        self._computed += tuple(path for source in sources for path in computed_of(source))
         branches = tuple(unroller.visit(source, 1) for source in sources)
-        self._optional = outer
+        self._optional, (self._criteria, self._computed) = outer, around
         if unroller.block is None:
             raise self._fail(place, "The paths lead nowhere from here.", "Name elements of the context.")
         return unroller.block, branches
@@ -236,8 +245,11 @@ class Analysis:
                 "Give the column one type, and collection in all branches or in none.",
             )
         paths = tuple(dict.fromkeys((*first.paths, *other.paths)))
+        tested = tuple(dict.fromkeys((*first.tested, *other.tested)))
+        computed = tuple(dict.fromkeys((*first.computed, *other.computed)))
         target = first.target if first.target == other.target else ""
-        return replace(first, paths=paths, phi=max(first.phi, other.phi), target=target)
+        phi = max(first.phi, other.phi)
+        return replace(first, paths=paths, tested=tested, computed=computed, phi=phi, target=target)
 
     def _output(self, column: ColumnDefinition, context: Node) -> Output:
         if isinstance(context, Item) and column.path.strip() == "%rowIndex":
@@ -265,6 +277,8 @@ class Analysis:
             name=column.name,
             type=physical,
             paths=paths_of(node) or self._optional,
+            tested=tuple(dict.fromkeys((*self._criteria, *criteria_of(node)))),
+            computed=tuple(dict.fromkeys((*self._computed, *computed_of(node)))),
             phi=class_of(node, self._optional),
             tags=column.tags,
             target=node.target,

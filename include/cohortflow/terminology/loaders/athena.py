@@ -15,8 +15,14 @@ import polars as pl
 
 from cohortflow.errors import InputError, MalformedDataError
 from cohortflow.terminology.concept_map import Relationship
-from cohortflow.terminology.loaders.delimited import LINE, Delimited, find_one_below, require_one_below
-from cohortflow.terminology.loaders.rows import NO_TEXT, make_table, parse_date
+from cohortflow.terminology.loaders.delimited import (
+    LINE,
+    Delimited,
+    find_one_below,
+    name_files,
+    require_one_below,
+)
+from cohortflow.terminology.loaders.rows import NO_TEXT, make_table, only_successors, parse_date, unique_terms
 from cohortflow.terminology.loaders.scratch import spool
 from cohortflow.terminology.loaders.uris import ATC, ICD9CM_PROCEDURES
 from cohortflow.terminology.normalize import code_expr
@@ -168,12 +174,11 @@ def _parse(path: Path, vocabularies: Mapping[str, tuple[str, str]]) -> _Parsed:
                 "vocabulary", "code", term="concept_synonym_name"
             )
         )
-    files = (concept_file, relation_file, ancestor_file, synonym_file)
     return _Parsed(
         concepts=concepts,
         relations=spool(pl.concat(relations)),
         synonyms=terms,
-        names=(*(file.path.name for file in files if file), "VOCABULARY.csv"),
+        names=(*name_files(concept_file, relation_file, ancestor_file, synonym_file), "VOCABULARY.csv"),
     )
 
 
@@ -330,11 +335,7 @@ def _make_release(parsed: _Parsed, vocabulary: str, title: str, own: str, named:
         source=parsed.names,
         tables={
             "concepts": make_table("concepts", _add_successors(concepts, inner), **release),
-            "synonyms": make_table(
-                "synonyms",
-                pl.concat(terms).unique(["code", "term"], keep="first", maintain_order=True),
-                **release,
-            ),
+            "synonyms": make_table("synonyms", unique_terms(terms), **release),
             "edges": make_table("edges", edges.select(child="code", parent="other_code").unique(), **release),
             "attributes": make_table("attributes", pl.concat(attributes).unique(), **release),
             "maps": make_table("maps", _read_maps(relations, system, vocabulary), version=version),
@@ -343,13 +344,8 @@ def _make_release(parsed: _Parsed, vocabulary: str, title: str, own: str, named:
 
 
 def _add_successors(concepts: pl.LazyFrame, inner: pl.LazyFrame) -> pl.LazyFrame:
-    successors = (
-        inner.filter(pl.col("relation") == _REPLACED_BY)
-        .group_by("code")
-        .agg(pl.col("other_code").unique())
-        .filter(pl.col("other_code").list.len() == 1)
-        .select("code", replaced_by=pl.col("other_code").list.first())
-    )
+    replaced = inner.filter(pl.col("relation") == _REPLACED_BY)
+    successors = only_successors(replaced, code="code", successor="other_code")
     return concepts.join(successors, on="code", how="left").with_columns(
         display="name", replaced_by=pl.when(~pl.col("active")).then("replaced_by")
     )

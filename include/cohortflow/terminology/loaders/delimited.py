@@ -19,7 +19,7 @@ import polars as pl
 from cohortflow.errors import InputError, MalformedDataError
 from cohortflow.terminology.loaders.files import open_failure, require_file
 
-__all__ = ["LINE", "Delimited", "find_below", "find_one_below", "require_one_below"]
+__all__ = ["LINE", "Delimited", "find_below", "find_one_below", "name_files", "require_one_below"]
 
 LINE = "line"
 """Column with a row's line number, from 1."""
@@ -274,6 +274,11 @@ def require_one_below(folder: Path, pattern: str, title: str) -> Path:
             remedy="Name the folder of the unpacked release.",
         )
     return found
+
+
+def name_files(*files: Delimited | None) -> tuple[str, ...]:
+    """Return the names of the files that are there."""
+    return tuple(file.path.name for file in files if file)
 
 
 def _read_first_line(path: Path) -> str:

@@ -15,8 +15,21 @@ import polars as pl
 
 from cohortflow.errors import InputError, MalformedDataError
 from cohortflow.terminology.concept_map import Relationship
-from cohortflow.terminology.loaders.delimited import LINE, Delimited, find_one_below, require_one_below
-from cohortflow.terminology.loaders.rows import NO_DATE, NO_TEXT, make_table
+from cohortflow.terminology.loaders.delimited import (
+    LINE,
+    Delimited,
+    find_one_below,
+    name_files,
+    require_one_below,
+)
+from cohortflow.terminology.loaders.rows import (
+    NO_DATE,
+    NO_TEXT,
+    make_table,
+    only_successors,
+    place_targets,
+    unique_terms,
+)
 from cohortflow.terminology.systems import LOINC
 from cohortflow.terminology.tables import Release
 
@@ -65,8 +78,7 @@ class _Files:
     successors: Delimited | None
 
     def names(self) -> tuple[str, ...]:
-        files = (self.table, self.hierarchy, self.parts, self.links, self.successors)
-        return tuple(file.path.name for file in files if file)
+        return name_files(self.table, self.hierarchy, self.parts, self.links, self.successors)
 
 
 def load_loinc(path: Path, *, version: str | None = None) -> Release:
@@ -195,12 +207,7 @@ def _version_key(version: str) -> tuple[int, ...]:
 
 
 def _read_concepts(table: Delimited, successors: pl.LazyFrame) -> pl.LazyFrame:
-    only = (
-        successors.group_by("source_code")
-        .agg(pl.col("target_code").unique())
-        .filter(pl.col("target_code").list.len() == 1)
-        .select(code="source_code", replaced_by=pl.col("target_code").list.first())
-    )
+    only = only_successors(successors, code="source_code", successor="target_code")
     deprecated = pl.col("status") == "DEPRECATED"
     return (
         table.scan()
@@ -279,7 +286,7 @@ def _read_terms(table: Delimited, parts: pl.LazyFrame) -> pl.LazyFrame:
     ]
     terms.append(parts.select("code", term="display", kind=pl.lit("preferred")))
     # A short name that equals the long one is no further name.
-    return pl.concat(terms).unique(["code", "term"], keep="first", maintain_order=True)
+    return unique_terms(terms)
 
 
 def _read_attributes(files: _Files) -> pl.LazyFrame:
@@ -307,9 +314,7 @@ def _read_successors(file: Delimited | None) -> pl.LazyFrame:
         source_code="loinc",
         target_code="map_to",
         target_display=NO_TEXT,
-        group=pl.lit(1, pl.UInt16),
-        priority=pl.int_range(1, pl.len() + 1, dtype=pl.UInt16).over("loinc"),
-        rule=NO_TEXT,
+        **place_targets("loinc"),
         advice="comment",
         order=pl.col(LINE).cast(pl.UInt32),
     )

@@ -23,7 +23,7 @@ from cohortflow.terminology.loaders.rf2_refsets import (
     read_members,
     read_modules,
 )
-from cohortflow.terminology.loaders.rows import make_table, parse_date
+from cohortflow.terminology.loaders.rows import make_table, only_successors, parse_date
 from cohortflow.terminology.systems import SNOMED_CT
 from cohortflow.terminology.tables import Release
 
@@ -271,13 +271,7 @@ def _read_concepts(file: Delimited, terms: pl.LazyFrame, associations: pl.LazyFr
         .group_by("code")
         .agg(pl.col("term").sort_by("full", "term").first().alias("display"))
     )
-    successors = (
-        associations.filter("successor")
-        .group_by("code")
-        .agg(pl.col("value").unique())
-        .filter(pl.col("value").list.len() == 1)
-        .select("code", replaced_by=pl.col("value").list.first())
-    )
+    successors = only_successors(associations.filter("successor"), code="code", successor="value")
     active = pl.col("active") == "1"
     return (
         file.scan()

@@ -12,7 +12,7 @@ import polars as pl
 
 from cohortflow.terminology.concept_map import Relationship
 from cohortflow.terminology.loaders.delimited import LINE, Delimited
-from cohortflow.terminology.loaders.rows import NO_TEXT
+from cohortflow.terminology.loaders.rows import NO_TEXT, place_targets
 from cohortflow.terminology.normalize import code_expr
 from cohortflow.terminology.systems import ICD10, ICD10CM, SNOMED_CT
 
@@ -156,9 +156,7 @@ def _read_simple(file: Delimited) -> pl.LazyFrame:
         target_code=target[1],
         target_display=NO_TEXT,
         relationship=pl.lit(Relationship.RELATED.value),
-        group=pl.lit(1, pl.UInt16),
-        priority=pl.int_range(1, pl.len() + 1).over("refsetid", "referencedcomponentid").cast(pl.UInt16),
-        rule=NO_TEXT,
+        **place_targets("refsetid", "referencedcomponentid"),
         advice=NO_TEXT,
         order=pl.col(LINE).cast(pl.UInt32),
     )

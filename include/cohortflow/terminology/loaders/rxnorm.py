@@ -16,8 +16,8 @@ import polars as pl
 
 from cohortflow.errors import InputError
 from cohortflow.terminology.concept_map import Relationship
-from cohortflow.terminology.loaders.delimited import Delimited, find_one_below, require_one_below
-from cohortflow.terminology.loaders.rows import NO_DATE, NO_TEXT, make_table
+from cohortflow.terminology.loaders.delimited import Delimited, find_one_below, name_files, require_one_below
+from cohortflow.terminology.loaders.rows import NO_DATE, NO_TEXT, make_table, place_targets, unique_terms
 from cohortflow.terminology.loaders.rrf import CONSO, REL, SAB
 from cohortflow.terminology.loaders.uris import ATC
 from cohortflow.terminology.normalize import code_expr
@@ -77,8 +77,7 @@ class _Files:
     sources: Delimited | None
 
     def file_names(self) -> tuple[str, ...]:
-        files = (self.names, self.relations, self.attributes, self.archive, self.sources)
-        return tuple(file.path.name for file in files if file)
+        return name_files(self.names, self.relations, self.attributes, self.archive, self.sources)
 
 
 def load_rxnorm(path: Path, *, version: str | None = None) -> Release:
@@ -243,7 +242,7 @@ def _read_retired(files: _Files) -> pl.LazyFrame:
 def _read_terms(atoms: pl.LazyFrame, concepts: pl.LazyFrame) -> pl.LazyFrame:
     preferred = concepts.select("code", term="display", kind=pl.lit("preferred"))
     others = atoms.select(code="cui", term="str", kind=pl.lit("synonym"))
-    return pl.concat([preferred, others]).unique(["code", "term"], keep="first", maintain_order=True)
+    return unique_terms([preferred, others])
 
 
 def _read_ndc(attributes: Delimited) -> pl.LazyFrame:
@@ -253,49 +252,38 @@ def _read_ndc(attributes: Delimited) -> pl.LazyFrame:
         & pl.col("atv").is_not_null()
         & (pl.col("suppress").fill_null("N") != "O")
     )
-    return (
-        rows.select(source=code_expr(pl.lit(NDC.uri), pl.col("atv")), target="rxcui")
-        .unique()
-        .sort("source", "target")
-        .select(
-            pl.lit("ndc-rxnorm").alias("map"),
-            source_system=pl.lit(NDC.uri),
-            source_code="source",
-            target_system=pl.lit(RXNORM.uri),
-            target_code="target",
-            **_unruled(Relationship.NARROWER, "source"),
-        )
-    )
+    pairs = rows.select(source=code_expr(pl.lit(NDC.uri), pl.col("atv")), target="rxcui")
+    return _make_map("ndc-rxnorm", pairs, NDC.uri, RXNORM.uri, Relationship.NARROWER)
 
 
 def _read_atc(files: _Files) -> pl.LazyFrame:
     rows = files.names.scan()
     own = rows.filter(pl.col("sab") == _OWN)
-    return (
+    pairs = (
         rows.filter((pl.col("sab") == "ATC") & (pl.col("suppress").fill_null("N") != "O"))
         .join(own, on="cui", how="semi")
         .select(source="cui", target="code")
-        .unique()
+    )
+    return _make_map("rxnorm-atc", pairs, RXNORM.uri, ATC, Relationship.RELATED)
+
+
+def _make_map(
+    name: str, pairs: pl.LazyFrame, source: str, target: str, relationship: Relationship
+) -> pl.LazyFrame:
+    """Return pairs of codes, ``source`` and ``target``, as the table of maps without its version."""
+    return (
+        pairs.unique()
         .sort("source", "target")
         .select(
-            pl.lit("rxnorm-atc").alias("map"),
-            source_system=pl.lit(RXNORM.uri),
+            pl.lit(name).alias("map"),
+            source_system=pl.lit(source),
             source_code="source",
-            target_system=pl.lit(ATC),
+            target_system=pl.lit(target),
             target_code="target",
-            **_unruled(Relationship.RELATED, "source"),
+            target_display=NO_TEXT,
+            relationship=pl.lit(relationship.value),
+            **place_targets("source"),
+            advice=NO_TEXT,
+            order=pl.int_range(1, pl.len() + 1, dtype=pl.UInt32),
         )
     )
-
-
-def _unruled(relationship: Relationship, source: str) -> dict[str, pl.Expr]:
-    """Return the other columns of a map without groups and rules."""
-    return {
-        "target_display": NO_TEXT,
-        "relationship": pl.lit(relationship.value),
-        "group": pl.lit(1, pl.UInt16),
-        "priority": pl.int_range(1, pl.len() + 1, dtype=pl.UInt16).over(source),
-        "rule": NO_TEXT,
-        "advice": NO_TEXT,
-        "order": pl.int_range(1, pl.len() + 1, dtype=pl.UInt32),
-    }

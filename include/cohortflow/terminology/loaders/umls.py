@@ -16,8 +16,8 @@ import polars as pl
 
 from cohortflow.errors import InputError, MalformedDataError
 from cohortflow.terminology.concept_map import Relationship
-from cohortflow.terminology.loaders.delimited import Delimited, find_one_below, require_one_below
-from cohortflow.terminology.loaders.rows import NO_DATE, NO_TEXT, make_table
+from cohortflow.terminology.loaders.delimited import Delimited, find_one_below, name_files, require_one_below
+from cohortflow.terminology.loaders.rows import NO_DATE, NO_TEXT, make_table, place_targets, unique_terms
 from cohortflow.terminology.loaders.rrf import CONSO, REL, SAB
 from cohortflow.terminology.loaders.scratch import spool
 from cohortflow.terminology.loaders.uris import ATC
@@ -156,9 +156,8 @@ def _parse(path: Path, conso: Delimited, others: tuple[Path, ...]) -> _Parsed:
             .filter(pl.col("code") != pl.col("other"))
             .unique()
         )
-    files = [conso, *(file for file in (relation_file, rank_file) if file)]
-    paths = (*(file.path for file in files), *others)
-    return _Parsed(atoms, found, tuple(file.name for file in paths))
+    names = (*name_files(conso, relation_file, rank_file), *(file.name for file in others))
+    return _Parsed(atoms, found, names)
 
 
 def _read_atoms(conso: Delimited, ranks: Delimited | None) -> pl.LazyFrame:
@@ -249,11 +248,7 @@ def _make_release(parsed: _Parsed, sab: str, version: str) -> Release:
         source=parsed.names,
         tables={
             "concepts": make_table("concepts", concepts, **release),
-            "synonyms": make_table(
-                "synonyms",
-                pl.concat(terms).unique(["code", "term"], keep="first", maintain_order=True),
-                **release,
-            ),
+            "synonyms": make_table("synonyms", unique_terms(terms), **release),
             "edges": make_table("edges", edges.unique(), **release),
             "attributes": make_table("attributes", pl.concat(attributes).drop_nulls().unique(), **release),
         },
@@ -291,9 +286,7 @@ def _make_maps(parsed: _Parsed, present: list[str], version: str) -> tuple[Relea
         relationship=pl.when("exact")
         .then(pl.lit(Relationship.EQUIVALENT.value))
         .otherwise(pl.lit(Relationship.RELATED.value)),
-        group=pl.lit(1, pl.UInt16),
-        priority=pl.int_range(1, pl.len() + 1, dtype=pl.UInt16).over("sab", "sab_2", "code"),
-        rule=NO_TEXT,
+        **place_targets("sab", "sab_2", "code"),
         advice=NO_TEXT,
         order=pl.int_range(1, pl.len() + 1, dtype=pl.UInt32),
     )

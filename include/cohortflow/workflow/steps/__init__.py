@@ -14,6 +14,8 @@ from cohortflow.workflow.steps.land import land_view
 from cohortflow.workflow.steps.map import map_view
 from cohortflow.workflow.steps.redact import redact_view
 from cohortflow.workflow.steps.release import write_release
+from cohortflow.workflow.steps.risk import assess_risk
+from cohortflow.workflow.steps.scan import scan_for_leaks
 from cohortflow.workflow.steps.select import select_subjects
 from cohortflow.workflow.steps.transform import transform_views
 from cohortflow.workflow.steps.validate import validate_datasets
@@ -30,7 +32,9 @@ STEPS: Mapping[StepKind, Callable[[Run, str], StepResult]] = MappingProxyType(
         StepKind.SELECT: select_subjects,
         StepKind.MAP: map_view,
         StepKind.REDACT: redact_view,
+        StepKind.ASSESS: assess_risk,
         StepKind.VALIDATE: validate_datasets,
+        StepKind.SCAN: scan_for_leaks,
         StepKind.LAND: land_view,
         StepKind.RELEASE: write_release,
         StepKind.CLEAN: clean_work,

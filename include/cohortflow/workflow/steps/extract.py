@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cohortflow.connectors import connect
 from cohortflow.errors import ExportExpiredError, SourceBusyError
 from cohortflow.registry import open_registry
+from cohortflow.workflow.audit import note_start
 from cohortflow.workflow.export_plan import Extraction, plan_extraction, read_chain
 from cohortflow.workflow.export_turn import ExportTurn, Waiting
 from cohortflow.workflow.run import Run, StepResult
@@ -73,6 +74,7 @@ async def cancel_extraction(run: Run) -> None:
 async def _opened(
     run: Run, *, hand_over: bool = False, waiting_since: datetime | None = None
 ) -> AsyncIterator[ExportTurn]:
+    await asyncio.to_thread(note_start, run)
     plan: ExportPlan = await asyncio.to_thread(plan_extraction, run)
     registry = await asyncio.to_thread(open_registry, run.deployment)
     async with connect(plan.source) as client:

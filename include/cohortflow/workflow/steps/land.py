@@ -6,10 +6,10 @@ import hashlib
 from datetime import datetime
 
 from cohortflow import __version__
-from cohortflow.engine import read_table
 from cohortflow.lake import Landing, land_dataset
+from cohortflow.workflow.permission import keeps_one_interval
 from cohortflow.workflow.run import Run, StepResult
-from cohortflow.workflow.steps.redact import STEP as REDACT
+from cohortflow.workflow.steps.risk import read_published
 from cohortflow.workflow.steps.transform import STEP as TRANSFORM
 
 __all__ = ["land_view", "name_application"]
@@ -21,7 +21,11 @@ def name_application(run: Run) -> str:
 
 
 def land_view(run: Run, view: str) -> StepResult:
-    """Replace this interval's rows of a published dataset, and nothing else."""
+    """Replace this interval's rows of a published dataset; those of others, too, where the policy says so.
+
+    Raises:
+        StaleWriteError: Newer rows are there.
+    """
     # Of the export that the rows were made from; the raw zone may hold another one by now.
     export = run.load_result(TRANSFORM)
     # The interval's end decides rows as much as its start, which alone is in the key.
@@ -30,7 +34,7 @@ def land_view(run: Run, view: str) -> StepResult:
         f"{run.plan.digest}:{export['export_digest']}:{run.key.fingerprint}:{as_of}".encode()
     )
     outcome = land_dataset(
-        read_table(run.output_path(REDACT, view), run.work),
+        read_published(run, view),
         Landing(
             name=view,
             path=view,
@@ -47,6 +51,7 @@ def land_view(run: Run, view: str) -> StepResult:
                 "plan": run.plan.digest,
                 "cohortflow": __version__,
             },
+            latest_only=keeps_one_interval(run.plan, run.deployment),
         ),
         run.datasets,
     )

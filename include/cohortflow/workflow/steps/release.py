@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from cohortflow import __version__
+from cohortflow.cohort import suppress_small_counts
 from cohortflow.errors import ArtifactNotFoundError
+from cohortflow.lake import vacuum_tables
+from cohortflow.workflow.exclusions import describe_exclusions, hides_counts, load_steps
+from cohortflow.workflow.permission import keeps_one_interval
 from cohortflow.workflow.plan import StepKind
 from cohortflow.workflow.run import Run, StepResult
+from cohortflow.workflow.steps.risk import load_removed
+from cohortflow.workflow.steps.select import ATTRITION
 
 if TYPE_CHECKING:
     from cohortflow.lake import Store, WithdrawalCommit
@@ -62,12 +70,17 @@ def write_release(run: Run, _view: str = "") -> StepResult:
     """
     results = run.load_results()
     landed = [results[f"{StepKind.LAND}.{name}"] for name in run.plan.published]
+    one_interval = keeps_one_interval(run.plan, run.deployment)
     document = {
         "study": run.plan.study,
         "variant": run.plan.variant,
         "title": run.plan.title,
         "environment": run.plan.environment.environment,
         "policy": run.plan.policy.name,
+        "standard": str(run.plan.policy.standard),
+        "guarantee": run.plan.policy.guarantee,
+        "snapshots": "latest" if one_interval else "linked",
+        "approval": None if run.plan.approval is None else run.plan.approval.model_dump(mode="json"),
         "interval": {
             "key": run.interval.key,
             "start": run.interval.start.isoformat(),
@@ -79,19 +92,75 @@ def write_release(run: Run, _view: str = "") -> StepResult:
         "cohortflow": __version__,
         "released_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "datasets": [_describe(run, dataset) for record in landed for dataset in record["datasets"]],
-        "extraction": _facts(results.get(StepKind.EXTRACT, {})),
+        "extraction": _describe_extraction(run, results.get(StepKind.EXTRACT, {})),
         "malformed": results.get(StepKind.TRANSFORM, {}).get("malformed", {}),
         "snapshot": results.get(StepKind.TRANSFORM, {}).get("snapshot", {}),
         "deletions": _facts(results.get(StepKind.WITHDRAW, {})),
-        "attrition": results.get(StepKind.SELECT, {}).get("attrition", []),
+        "attrition": _publish_attrition(run),
+        "exclusions": describe_exclusions(run),
         "coverage": _by_view(results, StepKind.MAP, "coverage"),
+        "units": _by_view(results, StepKind.MAP, "units"),
         "validation": results.get(StepKind.VALIDATE, {}).get("validation", {}),
+        "reports": {
+            "coverage": _by_view(results, StepKind.MAP, "page"),
+            "validation": results.get(StepKind.VALIDATE, {}).get("pages", {}),
+            "risk": results.get(StepKind.ASSESS, {}).get("page", ""),
+        },
+        "risk": results.get(StepKind.ASSESS, {}).get("risk", {}),
+        "leak_scan": results.get(StepKind.SCAN, {}).get("leak_scan", {}),
         "redaction": _by_view(results, StepKind.REDACT, "actions"),
+        "overrides": _by_view(results, StepKind.REDACT, "overrides"),
+        "scrubbed": _by_view(results, StepKind.REDACT, "scrubbed"),
         "seconds": {step: record["seconds"] for step, record in results.items()},
     }
     path = f"{_FOLDER}/{run.interval.key}.json"
     run.datasets.write(path, json.dumps(document, indent=1).encode())
+    if one_interval:
+        _forget_others(run)
     return StepResult(facts={"release": run.datasets.child(path), "datasets_released": len(landed)})
+
+
+def _publish_attrition(run: Run) -> list[dict[str, str]]:
+    """Return the attrition with small counts suppressed: exclusions, the cohort, and the assessment's step.
+
+    Without the last one, the rows of the datasets would give small numbers of them away.
+    """
+    attrition = load_steps(run)
+    first = len(attrition)
+    for row in json.loads(run.work.read(ATTRITION) or b"[]"):
+        attrition.append({**row, "step": row["step"] + first})
+    if not attrition:
+        return []
+    removed = load_removed(run)
+    last = attrition[-1]
+    if removed:
+        left = {
+            "step": int(last["step"]) + 1,
+            "criterion": "Left out for the risk of re-identification",
+            "n_before": last["n_after"],
+            "n_excluded": removed,
+            "n_after": last["n_after"] - removed,
+            "n_unit_mismatch": 0,
+            "n_unknown": 0,
+        }
+        attrition = [*attrition, left]
+    shown = suppress_small_counts(pl.DataFrame(attrition)).to_dicts()
+    if len(shown) == 1 and shown[0]["n_excluded"].startswith("<"):
+        # The rows of the datasets say how many are left, so the count before must not be told either.
+        shown[0]["n_before"] = "not shown"
+    return shown
+
+
+def _forget_others(run: Run) -> None:
+    """Remove the documents of other intervals, and the files of the table versions that held their rows.
+
+    Otherwise old versions of the tables would show them side by side with the new one.
+    """
+    for interval in list_releases(run.datasets):
+        if interval != run.interval.key:
+            run.datasets.remove(f"{_FOLDER}/{interval}.json")
+            run.datasets.delete(f"_reports/{interval}")
+    vacuum_tables(run.datasets, timedelta(0), released_versions(run.datasets), dry_run=False, abandoned=False)
 
 
 def amend_releases(datasets: Store, name: str, withdrawals: Sequence[WithdrawalCommit]) -> None:
@@ -136,6 +205,12 @@ def _describe(run: Run, dataset: Mapping[str, Any]) -> dict[str, Any]:
 
 def _facts(record: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key not in ("datasets", "step", "seconds")}
+
+
+def _describe_extraction(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was exported; without counts where, with the datasets' rows, they would tell small ones."""
+    hidden = ("resources", "coverage", "bytes") if hides_counts(run) else ()
+    return {key: value for key, value in _facts(record).items() if key not in hidden}
 
 
 def _by_view(results: Mapping[str, Mapping[str, Any]], kind: StepKind, fact: str) -> dict[str, Any]:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from cohortflow.cohort import select_cohort
-from cohortflow.engine import read_table, write_table
+import json
+
+from cohortflow.cohort import select_cohort, suppress_small_counts
+from cohortflow.engine import write_table
 from cohortflow.workflow.code_maps import open_value_set
 from cohortflow.workflow.datasets import COHORT_DATASET
 from cohortflow.workflow.run import Run, StepResult
-from cohortflow.workflow.steps.transform import STEP as TRANSFORM
+from cohortflow.workflow.steps.transform import read_cleared
 from cohortflow.workflow.terminology import open_terminology
 
-__all__ = ["select_subjects"]
+__all__ = ["ATTRITION", "select_subjects"]
+
+ATTRITION = "select_cohort/attrition.json"
+"""In the work zone: the exact counts."""
 
 
 def select_subjects(run: Run, _view: str = "") -> StepResult:
-    """Write the cohort's subjects and count the attrition, as of the interval's end."""
+    """Write the cohort's subjects and count the attrition, as of the interval's end.
+
+    The exact attrition stays in the work zone; what is returned has no small counts.
+    """
     definition = run.plan.spec.cohort
     if definition is None:
         return StepResult()
-    views = {name: read_table(run.output_path(TRANSFORM, name), run.work) for name in definition.views}
+    views = {name: read_cleared(run, name) for name in definition.views}
     times = {name: run.plan.datasets[name].time_column for name in definition.views}
     selection = select_cohort(
         views,
@@ -33,4 +41,5 @@ def select_subjects(run: Run, _view: str = "") -> StepResult:
     subjects, attrition = selection.collect()
     path = run.output_path("select_cohort", COHORT_DATASET)
     reference = write_table(subjects.lazy(), COHORT_DATASET, path, run.work)
-    return StepResult((reference,), {"attrition": attrition.to_dicts()})
+    run.work.write(ATTRITION, json.dumps(attrition.to_dicts()).encode())
+    return StepResult((reference,), {"attrition": suppress_small_counts(attrition).to_dicts()})

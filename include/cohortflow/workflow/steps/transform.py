@@ -15,15 +15,25 @@ from cohortflow.errors import ArtifactNotFoundError, MalformedDataError
 from cohortflow.fhir.snapshot import Snapshot, SnapshotRead, hide_subjects
 from cohortflow.fhir.views import CompiledView, compile_view
 from cohortflow.workflow.datasets import COHORT_DATASET, views_to_read
+from cohortflow.workflow.exclusions import (
+    ExclusionReader,
+    clear_table,
+    digest_lists,
+    find_excluded,
+    label_records,
+    with_labels,
+)
 from cohortflow.workflow.run import Run, StepResult
 from cohortflow.workflow.snapshot import open_snapshot
 from cohortflow.workflow.steps.extract import load_chain
 from cohortflow.workflow.steps.extract_sql import load_queries, read_query
+from cohortflow.workflow.subjects import follow_merges, read_subjects
 
 if TYPE_CHECKING:
     from cohortflow.connectors.sql import SqlState
+    from cohortflow.redaction.crosswalk import Crosswalk
 
-__all__ = ["read_view", "transform_views"]
+__all__ = ["read_cleared", "read_view", "transform_views"]
 
 STEP = "transform"
 
@@ -32,8 +42,9 @@ def transform_views(run: Run, _view: str = "") -> StepResult:
     """Compute every view from the raw files; views of one resource share one read of them.
 
     Of each resource the valid occurrence counts, and what the source deleted is left out: see
-    ``cohortflow.fhir.snapshot``. Rows dated at or after the interval's end are left out. Malformed lines
-    are listed by file and line in the raw zone's ``_quarantine`` and counted.
+    ``cohortflow.fhir.snapshot``. Rows of a patient's merged record belong to the record that is left.
+    Rows dated at or after the interval's end are left out, and who is excluded is found. Malformed lines are
+    listed by file and line in the raw zone's ``_quarantine`` and counted.
 
     Raises:
         ArtifactNotFoundError: Another run replaced the export meanwhile.
@@ -42,18 +53,18 @@ def transform_views(run: Run, _view: str = "") -> StepResult:
     chain = load_chain(run)
     snapshot = open_snapshot(run, chain)
     latest = chain[-1].export
+    exported = {resource for extraction in chain for resource in extraction.result.files}
+    crosswalk = read_subjects(run, snapshot, exported)
+    reader = ExclusionReader(run, snapshot, crosswalk, frozenset(exported))
     names = views_to_read(run.plan.spec)
     by_resource: dict[str, list[CompiledView]] = defaultdict(list)
     for name in names:
-        view = compile_view(run.catalog.load("views", name))
+        view = compile_view(with_labels(run, run.catalog.load("views", name)))
         by_resource[view.resource].append(view)
     reads: dict[str, SnapshotRead] = {}
     for done, (resource, views) in enumerate(sorted(by_resource.items())):
         run.progress.update(STEP, done, len(by_resource), "resource types")
-        reads[resource] = snapshot.execute(
-            views,
-            lambda frames: [_plan_view(run, snapshot, name, frame) for name, frame in frames.items()],
-        )
+        reads[resource] = _read_views(reader, resource, views)
         _quarantine(run, latest.prefix, resource, reads[resource].malformed)
     run.progress.update(STEP, len(by_resource), len(by_resource), "resource types")
     malformed = {resource: read.malformed.height for resource, read in reads.items()}
@@ -62,7 +73,8 @@ def transform_views(run: Run, _view: str = "") -> StepResult:
         _check_malformed(run, resource, count, lines)
     queries = load_queries(run)
     for name, state in queries.items():
-        pl.collect_all([_plan_view(run, snapshot, name, read_query(run, name, state))])
+        pl.collect_all([_plan_view(run, snapshot, crosswalk, name, read_query(run, name, state))])
+    excluded = find_excluded(reader, malformed)
     references = tuple(
         describe_table(name, run.output_path(STEP, name), run.work) for name in (*names, *queries)
     )
@@ -79,21 +91,37 @@ def transform_views(run: Run, _view: str = "") -> StepResult:
             "snapshot": {
                 "exports": len(chain),
                 "hidden_patients": snapshot.hidden_patients.height,
+                "merged_patients": crosswalk.links.height,
                 "superseded": _count({resource: read.superseded for resource, read in reads.items()}),
                 "duplicates": _count({resource: read.duplicates for resource, read in reads.items()}),
                 "deleted": _count({resource: read.deleted for resource, read in reads.items()}),
             },
             "transaction_time": snapshot.transaction_time.isoformat(),
-            "export_digest": _combine(snapshot.digest, queries),
+            "exclusions": excluded,
+            "export_digest": _combine(snapshot.digest, queries, digest_lists(run)),
         },
     )
 
 
-def _combine(digest: str, queries: Mapping[str, SqlState]) -> str:
-    """Return a digest of the export and of what the database gave."""
-    if not queries:
+def _read_views(reader: ExclusionReader, resource: str, views: list[CompiledView]) -> SnapshotRead:
+    """Compute the views of a resource type, and in the same read what exclusions go by."""
+    more = reader.views(resource)
+
+    def build(frames: Mapping[str, pl.LazyFrame]) -> list[pl.LazyFrame]:
+        planned = [
+            _plan_view(reader.run, reader.snapshot, reader.crosswalk, view.name, frames[view.name])
+            for view in views
+        ]
+        return [*planned, *reader.plans(resource, {view.name: frames[view.name] for view in more})]
+
+    return reader.snapshot.execute([*views, *more], build)
+
+
+def _combine(digest: str, queries: Mapping[str, SqlState], lists: str) -> str:
+    """Return a digest of the export, of what the database gave and of lists of people to leave out."""
+    if not queries and not lists:
         return digest
-    parts = [digest, *(f"{name}={state.digest}" for name, state in sorted(queries.items()))]
+    parts = [digest, *(f"{name}={state.digest}" for name, state in sorted(queries.items())), lists]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -101,17 +129,27 @@ def _count(counts: Mapping[str, int]) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def _plan_view(run: Run, snapshot: Snapshot, name: str, frame: pl.LazyFrame) -> pl.LazyFrame:
+def _plan_view(
+    run: Run, snapshot: Snapshot, crosswalk: Crosswalk, name: str, frame: pl.LazyFrame
+) -> pl.LazyFrame:
     frame = hide_subjects(frame, run.plan.datasets[name].redaction.subject, snapshot.hidden_patients)
+    frame = follow_merges(frame, run.plan.datasets[name], crosswalk)
     time_column = run.plan.datasets[name].time_column
     if time_column:
         frame = before(frame, time_column, run.interval.end)
+    frame = label_records(run, run.plan.datasets[name], frame)
     return plan_write(frame, run.output_path(STEP, name), run.work)
+
+
+def read_cleared(run: Run, name: str) -> pl.LazyFrame:
+    """Return a view's rows without what is excluded: later steps reach them in this way alone."""
+    frame = read_table(run.output_path(STEP, name), run.work)
+    return clear_table(run, run.plan.datasets[name], frame)
 
 
 def read_view(run: Run, name: str) -> pl.LazyFrame:
     """Return a view's rows, of the cohort's subjects where the study has a cohort."""
-    frame = read_table(run.output_path(STEP, name), run.work)
+    frame = read_cleared(run, name)
     subject = run.plan.datasets[name].redaction.subject
     if run.plan.spec.cohort is None or not subject:
         return frame

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from cohortflow.engine import read_table
 from cohortflow.errors import ValidationFailedError
 from cohortflow.quality import (
     Outcome,
@@ -13,7 +12,7 @@ from cohortflow.quality import (
     validate_dataset,
 )
 from cohortflow.workflow.run import Run, StepResult
-from cohortflow.workflow.steps.redact import STEP as REDACT
+from cohortflow.workflow.steps.risk import read_published
 
 __all__ = ["validate_datasets"]
 
@@ -32,9 +31,8 @@ def validate_datasets(run: Run, _view: str = "") -> StepResult:
     published = run.plan.published
     for done, view in enumerate(published):
         run.progress.update("validate", done, len(published), "datasets")
-        report = validate_dataset(
-            read_table(run.output_path(REDACT, view), run.work), run.plan.datasets[view].suite, view
-        )
+        suite = run.plan.datasets[view].suite
+        report = validate_dataset(read_published(run, view), suite, view, catalog=run.catalog)
         pages[view] = _keep(run, view, report)
         validation[view] = {
             "passed": report.count(Outcome.PASSED),
@@ -50,18 +48,14 @@ def validate_datasets(run: Run, _view: str = "") -> StepResult:
     if failures:
         raise ValidationFailedError(
             " ".join(f"{failure.place}: {failure.message}" for failure in failures),
-            place=run.datasets.child(_folder(run)),
+            place=run.datasets.child(run.report_path("")).rstrip("/"),
             remedy=failures[0].remedy,
         )
     return StepResult(facts={"validation": validation, "pages": pages})
 
 
-def _folder(run: Run) -> str:
-    return f"_reports/{run.interval.key}"
-
-
 def _keep(run: Run, view: str, report: ValidationReport) -> str:
-    page = f"{_folder(run)}/{view}.validation"
+    page = run.report_path(f"{view}.validation")
     run.datasets.write(f"{page}.json", report.model_dump_json(indent=1).encode())
     run.datasets.write(f"{page}.html", render_validation_page(report).encode())
     return run.datasets.child(f"{page}.html")
