@@ -20,7 +20,7 @@ from cohortflow.workflow.plan import StepKind
 from cohortflow.workflow.run import StepResult
 from cohortflow.workflow.runner import run_plan
 from cohortflow.workflow.spec import IncrementalSpec
-from cohortflow.workflow.steps import scan, transform, withdraw
+from cohortflow.workflow.steps import identifiers, transform, withdraw
 from cohortflow.workflow.steps.extract import Extraction
 from cohortflow.workflow.steps.release import list_releases, read_release
 
@@ -50,7 +50,7 @@ class Source:
         self.site = site
         self.chain = ()
         self.raw = site.open_run().raw
-        for module in (scan, transform, withdraw):
+        for module in (identifiers, transform, withdraw):
             monkeypatch.setattr(module, "load_chain", lambda _run: self.chain)
         steps = {**steps_module.STEPS, StepKind.EXTRACT: lambda _run, _view: StepResult()}
         monkeypatch.setattr(steps_module, "STEPS", steps)

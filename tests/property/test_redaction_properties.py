@@ -269,7 +269,7 @@ segments = st.text(st.characters(min_codepoint=97, max_codepoint=122), min_size=
 
 
 @given(st.lists(segments, min_size=1, max_size=5), st.lists(segments, max_size=3), segments)
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_nothing_below_an_unknown_extension_is_known(above, below, url):
     path = ".".join([*above, f"extension(http://{url}.example/a.b)", *below])
     assert classify(path).name == "UNKNOWN"

@@ -101,7 +101,7 @@ def test_diversity_is_that_of_the_definitions(table, least):
     assert_equal(by_class(measured, RECURSIVE_C), {key: recursive_c(v, least) for key, v in groups.items()})
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(table=TABLES)
 def test_distances_are_those_of_the_definitions(table):
     for column, distance in (("disease", equal_distance), ("cost", ordered_distance)):

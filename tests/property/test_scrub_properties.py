@@ -70,14 +70,14 @@ def part(text):
     return pl.Series([text]).str.replace_all(r"[^\pL\pN]+", " ").item()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=20), st.sampled_from([PLAIN, SHIFTING]))
 def test_scrubbing_twice_changes_nothing_more(texts, scrubber):
     once = scrub(scrubber, *texts)
     assert scrub(scrubber, *once) == once
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.tuples(TEXTS, st.sampled_from(IDENTIFIERS), TEXTS), min_size=1, max_size=20))
 def test_no_identifier_of_the_patient_is_left_as_it_is(cases):
     left = scrub(PLAIN, *(f"{before} {identifier} {after}" for before, identifier, after in cases))
@@ -85,13 +85,13 @@ def test_no_identifier_of_the_patient_is_left_as_it_is(cases):
         assert f" {part(identifier)} " not in f" {part(text)} "
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.lists(st.sampled_from(SAFE_WORDS), max_size=40).map(" ".join), max_size=10))
 def test_a_text_without_identifiers_is_not_changed(texts):
     assert scrub(PLAIN, *texts) == texts
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.lists(TEXTS | st.none(), min_size=2, max_size=4))
 def test_rows_and_nulls_stay_and_each_text_is_scrubbed_by_itself(texts):
     together = scrub(PLAIN, *texts)

@@ -1,6 +1,6 @@
 """Real servers on this machine's loopback, for the demo, the tests and ``make up``."""
 
-from stack.processes import Process, ProcessGroup, call, find_free_port, wait_for_http, wait_for_port
+from stack.processes import Process, ProcessGroup, call, find_free_port, wait_for_http
 from stack.services import (
     BIN,
     PROJECT,
@@ -30,5 +30,4 @@ __all__ = [
     "start_s3",
     "start_sandbox",
     "wait_for_http",
-    "wait_for_port",
 ]

@@ -23,7 +23,6 @@ __all__ = [
     "call",
     "find_free_port",
     "wait_for_http",
-    "wait_for_port",
     "wait_until",
 ]
 
@@ -178,16 +177,6 @@ def wait_for_http(url: str, process: Process, *, seconds: float = 60.0) -> None:
             return False
 
     wait_until(answers, process, seconds)
-
-
-def wait_for_port(port: int, process: Process, *, seconds: float = 60.0) -> None:
-    """Wait until something listens on a loopback port; see ``wait_for_http``."""
-
-    def listens() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    wait_until(listens, process, seconds)
 
 
 def wait_until(ready: Callable[[], bool], process: Process, seconds: float) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stack.processes import Process, ProcessGroup, find_free_port, wait_for_http, wait_for_port, wait_until
+from stack.processes import Process, ProcessGroup, find_free_port, wait_for_http, wait_until
 
 __all__ = [
     "BIN",
@@ -171,9 +171,10 @@ def start_postgres(group: ProcessGroup, folder: Path) -> str:
     secret.unlink()
     command = [str(tool("postgres")), f"-D{data}", f"-p{port}", "-hlocalhost", f"-k{folder}", "-cfsync=off"]
     process = group.start("postgres", command, cwd=Path("/"), user=user)
-    url = f"postgresql+psycopg2://airflow:{password}@127.0.0.1:{port}/postgres"
-    wait_for_port(port, process)
-    return url
+    # It listens before it takes connections.
+    ready = [str(tool("pg_isready")), "--quiet", "--host=127.0.0.1", f"--port={port}"]
+    wait_until(lambda: subprocess.run(ready, check=False).returncode == 0, process, 60)  # noqa: S603
+    return f"postgresql+psycopg2://airflow:{password}@127.0.0.1:{port}/postgres"
 
 
 def _give_to_nobody(folder: Path) -> None:
