@@ -13,18 +13,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cohortflow.errors import CatalogError
 from cohortflow.model import Catalog
+from cohortflow.model.located_yaml import LocatedYaml, read_located
 from cohortflow.terminology.systems import LOINC, canonical_code, canonical_system
 
 __all__ = ["CanonicalUnit", "UnitCatalog", "UnitRule", "load_unit_catalog"]
 
-_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _REMEDY: Final = "See docs/units.md for what such a file holds."
-Location = tuple[str | int, ...]
 
 
 def _read_fraction(value: object) -> object:
@@ -165,7 +163,7 @@ def load_unit_catalog(catalog: Catalog) -> UnitCatalog:
     substances: dict[str, tuple[_Substance, str]] = {}
     for file in files.values():
         for name, substance in file.model.substances.items():
-            place = file.place(("substances", name))
+            place = file.yaml.place(("substances", name))
             if name in substances:
                 raise _twice(f"The substance '{name}'", place, substances[name][1])
             substances[name] = substance, place
@@ -173,15 +171,17 @@ def load_unit_catalog(catalog: Catalog) -> UnitCatalog:
     spellings: dict[str, dict[str, str]] = {}
     for file in files.values():
         for key, entry in file.model.codes.items():
-            place = file.place(("codes", key))
+            place = file.yaml.place(("codes", key))
             found = _resolve(file.model.system, key, entry, substances, place)
             if (found.system, found.code) in codes:
                 raise _twice(f"The code '{found.code}'", place, codes[found.system, found.code].place)
             codes[found.system, found.code] = found
         for unit, others in file.model.spellings.items():
-            listed = spellings.setdefault(unit, {unit: file.place(("spellings", unit))})
-            listed.update({text: file.place(("spellings", unit, index)) for index, text in enumerate(others)})
-    return UnitCatalog(codes, spellings, {name: file.data for name, file in files.items()})
+            listed = spellings.setdefault(unit, {unit: file.yaml.place(("spellings", unit))})
+            listed.update(
+                {text: file.yaml.place(("spellings", unit, index)) for index, text in enumerate(others)}
+            )
+    return UnitCatalog(codes, spellings, {name: file.yaml.data for name, file in files.items()})
 
 
 def _resolve(
@@ -234,73 +234,20 @@ def _twice(what: str, place: str, first: str) -> CatalogError:
 
 @dataclass(frozen=True, slots=True)
 class _LoadedFile:
-    path: str
     model: _File
-    data: Any
-    lines: Mapping[Location, int]
-
-    def place(self, location: Location) -> str:
-        return _place(self.path, self.lines, location)
+    yaml: LocatedYaml
 
 
 def _read(path: Path) -> _LoadedFile:
-    lines: dict[Location, int] = {}
+    located = read_located(path, CatalogError, remedy=_REMEDY)
     try:
-        loader = _LOADER(path.read_text(encoding="utf-8"))
-        try:
-            node = loader.get_single_node()
-            if node is not None:
-                _find_lines(node, (), lines, path)
-            data = loader.construct_document(node) if node is not None else None
-        finally:
-            loader.dispose()
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise CatalogError(
-            f"Not valid YAML: {error.problem}.", place=f"{path}:{line}", remedy="Mend the syntax."
-        ) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise CatalogError(
-            f"Not valid YAML or not UTF-8 ({type(error).__name__}).",
-            place=str(path),
-            remedy="Mend the file, and save it as UTF-8.",
-        ) from None
-    except OSError as error:
-        raise CatalogError(
-            f"The file cannot be read: {error.strerror}.", place=str(path), remedy="Check the file."
-        ) from None
-    if not isinstance(data, dict):
-        raise CatalogError("The file does not hold a mapping.", place=str(path), remedy=_REMEDY)
-    try:
-        model = _File.model_validate(data)
+        return _LoadedFile(_File.model_validate(located.data), located)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in fault["loc"])
         message = fault["msg"].removeprefix("Value error, ").rstrip(".")
         raise CatalogError(
             f"'{name}': {message}." if name else f"{message[:1].upper()}{message[1:]}.",
-            place=_place(str(path), lines, fault["loc"]),
+            place=located.place(fault["loc"]),
             remedy=_REMEDY,
         ) from None
-    return _LoadedFile(str(path), model, data, lines)
-
-
-def _find_lines(node: yaml.Node, at: Location, lines: dict[Location, int], path: Path) -> None:
-    lines.setdefault(at, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            location = (*at, str(key.value))
-            place = f"{path}:{key.start_mark.line + 1}"
-            if location in lines:
-                raise _twice(f"The key '{key.value}'", place, f"line {lines[location]}")
-            lines[location] = key.start_mark.line + 1
-            _find_lines(value, location, lines, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _find_lines(value, (*at, index), lines, path)
-
-
-def _place(path: str, lines: Mapping[Location, int], location: Location) -> str:
-    while location not in lines and location:
-        location = location[:-1]
-    return f"{path}:{lines[location]}" if location in lines else path

@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cohortflow.errors import StudyError
+from cohortflow.model.located_yaml import LocatedYaml, Location, parse_located, read_located
 
 __all__ = ["PARAMETER", "Document", "StrictModel", "nearest", "substitute"]
 
 M = TypeVar("M", bound=BaseModel)
-Location = tuple[str | int, ...]
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_REMEDY = "See docs/studies.md."
 
 
 class StrictModel(BaseModel):
@@ -29,18 +28,8 @@ class StrictModel(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """A YAML file's content and where each part of it stands.
-
-    Attributes:
-        path: The file, for messages.
-        data: The parsed mapping.
-        lines: 1-based line of each key and item, by its path from the root.
-    """
-
-    path: str
-    data: dict[str, Any]
-    lines: Mapping[Location, int]
+class Document(LocatedYaml):
+    """A study, template or environment file."""
 
     @classmethod
     def read(cls, path: Path) -> Document:
@@ -49,48 +38,16 @@ class Document:
         Raises:
             StudyError: It is missing, not YAML, or not a mapping.
         """
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise StudyError(
-                f"Cannot be read ({type(error).__name__}).", place=str(path), remedy="Check the path."
-            ) from None
-        except UnicodeDecodeError:
-            raise StudyError("Not UTF-8 text.", place=str(path), remedy="Save it as UTF-8.") from None
-        return cls.parse(text, str(path))
+        return cls._of(read_located(path, StudyError, remedy=_REMEDY))
 
     @classmethod
     def parse(cls, text: str, path: str = "<text>") -> Document:
         """Parse a text; see ``read``."""
-        lines: dict[Location, int] = {}
-        try:
-            loader = _LOADER(text)
-            try:
-                node = loader.get_single_node()
-                if node is not None:
-                    _walk(node, (), lines, path)
-                data = loader.construct_document(node) if node is not None else None
-            finally:
-                loader.dispose()
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise StudyError(
-                f"Not valid YAML: {error.problem}.", place=f"{path}:{line}", remedy="Mend the syntax."
-            ) from None
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            # A character that YAML forbids, a date that does not exist, an alias inside its own anchor.
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise StudyError(f"Not valid YAML: {reason}.", place=path, remedy="Mend the syntax.") from None
-        if not isinstance(data, dict):
-            raise StudyError("The file does not hold a mapping.", place=path, remedy="See docs/studies.md.")
-        return cls(path, data, lines)
+        return cls._of(parse_located(text, path, StudyError, remedy=_REMEDY))
 
-    def place(self, location: Location) -> str:
-        """Return ``file:line`` of a location or of its nearest known parent."""
-        while location not in self.lines and location:
-            location = location[:-1]
-        line = self.lines.get(location)
-        return f"{self.path}:{line}" if line else self.path
+    @classmethod
+    def _of(cls, located: LocatedYaml) -> Document:
+        return cls(located.path, located.data, located.lines)
 
     def validate(self, model: type[M], data: Mapping[str, Any] | None = None, at: Location = ()) -> M:
         """Check data against a model.
@@ -142,24 +99,6 @@ def nearest(word: str, known: list[str], noun: str) -> str:
     if match:
         return f"Did you mean '{match[0]}'?"
     return f"Valid {noun}s: {', '.join(sorted(known)) or 'none'}."
-
-
-def _walk(node: yaml.Node, at: Location, lines: dict[Location, int], path: str) -> None:
-    lines.setdefault(at, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            location = (*at, str(key.value))
-            if location in lines:
-                raise StudyError(
-                    f"The key '{key.value}' stands twice.",
-                    place=f"{path}:{key.start_mark.line + 1}",
-                    remedy=f"Remove one of them; the first is in line {lines[location]}.",
-                )
-            lines[location] = key.start_mark.line + 1
-            _walk(value, location, lines, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _walk(value, (*at, index), lines, path)
 
 
 def _known_keys(model: type[BaseModel], location: Location) -> list[str]:
