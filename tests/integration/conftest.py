@@ -1,5 +1,6 @@
 """A hospital, a lake and what joins them."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from exclusion_records import SMALL_TEMPLATE
+from integration_data import write_records
 from stack import ProcessGroup, start_s3
 
 from cohortflow.lake import RawExport, open_store
@@ -30,6 +33,18 @@ PATIENTS = 60
 @pytest.fixture
 def anyio_backend():
     return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def data(request, tmp_path_factory) -> Path:
+    """The folder of a hospital's records, which the module's ``write_data`` writes."""
+    return request.module.write_data(tmp_path_factory.mktemp("hospital") / "data")
+
+
+@pytest.fixture
+def own_state(tmp_path, monkeypatch):
+    """A registry of its own for each test, which its processes share."""
+    monkeypatch.setenv("COHORTFLOW_STATE", str(tmp_path / "state"))
 
 
 @pytest.fixture
@@ -147,6 +162,22 @@ def hospital(patients):
         SandboxConfig(data=patients, export_seconds=0.2, resources_per_file=2000)
     ) as sandbox:
         yield sandbox
+
+
+@pytest.fixture
+def small_site(tmp_path, project_copy):
+    """Returns a site whose hospital has given records only, and the template to read them all."""
+    contexts = []
+
+    def make(*resources):
+        folder = write_records(tmp_path / "records", *resources)
+        contexts.append(running_sandbox(SandboxConfig(data=folder, export_seconds=0.1)))
+        site = _make_site(contexts[-1].__enter__(), str(tmp_path / "lake"), tmp_path)
+        return dataclasses.replace(site, project=project_copy), SMALL_TEMPLATE
+
+    yield make
+    for context in contexts:
+        context.__exit__(None, None, None)
 
 
 @pytest.fixture

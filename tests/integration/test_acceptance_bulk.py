@@ -39,15 +39,11 @@ from cohortflow.sandbox import Fault, generate_client_key, persona_named, runnin
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
+write_data = write_bulk_hospital
 TYPES = ("Condition", "Patient")
 SCOPES = "system/Patient.read system/Condition.read system/Group.read"
 GENERIC, EPIC, CERNER = (persona_named(name) for name in ("generic", "epic", "cerner"))
 GROUP = ExportRequest("group", "cohort", types=TYPES)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_bulk_hospital(tmp_path_factory.mktemp("hospital") / "data")
 
 
 @pytest.fixture(scope="module")

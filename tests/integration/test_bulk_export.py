@@ -35,12 +35,8 @@ from cohortflow.sandbox import Fault, SandboxConfig, generate_client_key, runnin
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
+write_data = write_bulk_hospital
 REQUEST = ExportRequest(types=("Patient", "Condition"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_bulk_hospital(tmp_path_factory.mktemp("hospital") / "data")
 
 
 @pytest.fixture(scope="module")

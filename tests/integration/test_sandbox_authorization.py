@@ -33,13 +33,9 @@ from cohortflow.sandbox import (
 
 pytestmark = pytest.mark.integration
 
+write_data = write_hospital
 PRIVATE, PUBLIC = generate_client_key()
 OTHER_PRIVATE, OTHER_PUBLIC = generate_client_key("RS384")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_hospital(tmp_path_factory.mktemp("hospital") / "data")
 
 
 @pytest.fixture

@@ -26,12 +26,8 @@ from cohortflow.sandbox.personas import persona_variant
 
 pytestmark = pytest.mark.integration
 
+write_data = write_vendor_hospital
 FHIR_JSON = {"Content-Type": "application/fhir+json"}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_vendor_hospital(tmp_path_factory.mktemp("hospital") / "data")
 
 
 @pytest.fixture

@@ -31,13 +31,9 @@ from cohortflow.sandbox import (
 
 pytestmark = pytest.mark.integration
 
+write_data = write_vendor_hospital
 PRIVATE, PUBLIC = generate_client_key()
 LENIENT = {"Prefer": "respond-async, handling=lenient"}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_vendor_hospital(tmp_path_factory.mktemp("hospital") / "data")
 
 
 @pytest.fixture

@@ -24,13 +24,9 @@ from cohortflow.sandbox import EPIC, Fault, SandboxConfig, generate_client_key, 
 
 pytestmark = pytest.mark.integration
 
+write_data = write_vendor_hospital
 PRIVATE, PUBLIC = generate_client_key("RS384")
 ME = {"Epic-Client-ID": "app"}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_vendor_hospital(tmp_path_factory.mktemp("hospital") / "data")
 
 
 @pytest.fixture

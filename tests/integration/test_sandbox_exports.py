@@ -26,12 +26,8 @@ from cohortflow.sandbox import SandboxConfig, running_sandbox
 
 pytestmark = pytest.mark.integration
 
+write_data = write_hospital
 ALL = [resource["id"] for resource in OBSERVATIONS]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_hospital(tmp_path_factory.mktemp("hospital") / "data")
 
 
 @pytest.fixture

@@ -5,16 +5,21 @@ import json
 import anyio
 import httpx
 import pytest
-from sandbox_records import HTTP, export, exported, kick_off, patient, wait_for_manifest, write_hospital
+from sandbox_records import (
+    HTTP,
+    export,
+    exported,
+    kick_off,
+    patient,
+    wait_for_manifest,
+    write_hospital,
+)
 
 from cohortflow.sandbox import Fault, SandboxConfig, create_app, running_sandbox
 
 pytestmark = pytest.mark.integration
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_hospital(tmp_path_factory.mktemp("hospital") / "data")
+write_data = write_hospital
 
 
 @pytest.fixture

@@ -9,10 +9,7 @@ from cohortflow.sandbox import Persona, SandboxConfig, running_sandbox
 
 pytestmark = pytest.mark.integration
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_hospital(tmp_path_factory.mktemp("hospital") / "data")
+write_data = write_hospital
 
 
 @pytest.fixture

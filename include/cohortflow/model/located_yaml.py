@@ -17,6 +17,7 @@ Location = tuple[str | int, ...]
 """The keys and indexes that lead from the root to a part of a document."""
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TEXT_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,14 @@ class LocatedYaml:
         return f"{self.path}:{line}" if line else self.path
 
 
-def read_located(path: Path, fault: type[InputError], *, remedy: str) -> LocatedYaml:
+def read_located(path: Path, fault: type[InputError], *, remedy: str, texts: bool = False) -> LocatedYaml:
     """Read a file.
 
     Args:
         path: The file.
         fault: The kind of error to raise.
         remedy: What to do where it does not hold a mapping.
+        texts: Whether all scalars stay text as it is written: 0123, 1950-03-14 and 12:30 too.
 
     Raises:
         InputError: Of the kind ``fault``: it is missing, not YAML, or not a mapping.
@@ -60,14 +62,16 @@ def read_located(path: Path, fault: type[InputError], *, remedy: str) -> Located
         ) from None
     except UnicodeDecodeError:
         raise fault("Not UTF-8 text.", place=str(path), remedy="Save it as UTF-8.") from None
-    return parse_located(text, str(path), fault, remedy=remedy)
+    return parse_located(text, str(path), fault, remedy=remedy, texts=texts)
 
 
-def parse_located(text: str, path: str, fault: type[InputError], *, remedy: str) -> LocatedYaml:
+def parse_located(
+    text: str, path: str, fault: type[InputError], *, remedy: str, texts: bool = False
+) -> LocatedYaml:
     """Parse a text; see ``read_located``."""
     lines: dict[Location, int] = {}
     try:
-        loader = _LOADER(text)
+        loader = (_TEXT_LOADER if texts else _LOADER)(text)
         try:
             node = loader.get_single_node()
             if node is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cohortflow.patterns.definition import Algorithm, Examples, InText, PatternDefinition, PatternKind
 from cohortflow.patterns.files import pattern_names, read_definitions
+from cohortflow.patterns.luhn import luhn_digit
 
 if TYPE_CHECKING:
     from cohortflow.patterns.check_digits import check_digit_holds
@@ -30,6 +31,7 @@ __all__ = [
     "Suggestion",
     "check_digit_holds",
     "load_patterns",
+    "luhn_digit",
     "pattern_names",
     "read_definitions",
     "scan_table",

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from cohortflow.errors import CatalogError
 from cohortflow.model import Catalog
+from cohortflow.model.located_yaml import LocatedYaml, read_located
 from cohortflow.patterns.definition import PatternDefinition
 
 __all__ = ["LocatedDefinition", "pattern_names", "read_definitions"]
 
 _KEY = "patterns"
-# All scalars stay text: 0123, 1950-03-14 and 12:30 are values here, not numbers, dates and minutes.
-_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+_REMEDY = f"Begin it with '{_KEY}:'; docs/patterns.md shows one."
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,59 +77,29 @@ def _shipped() -> Catalog:
 def _read_file(path: Path, modified: int, size: int) -> tuple[LocatedDefinition, ...]:
     """Read a file, once per state of it."""
     del modified, size  # they are part of the key
-    text = path.read_text(encoding="utf-8")
-    try:
-        root = yaml.compose(text, Loader=_LOADER)
-        value = yaml.load(text, Loader=_LOADER)  # noqa: S506 - it makes nothing but text
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "malformed"
-        raise CatalogError(
-            f"Not valid YAML: {problem}.", place=f"{path}{line}", remedy="Mend the file."
-        ) from None
-    if not isinstance(value, dict) or set(value) != {_KEY} or not isinstance(value[_KEY], list):
+    located = read_located(path, CatalogError, remedy=_REMEDY, texts=True)
+    entries = located.data.get(_KEY)
+    if set(located.data) != {_KEY} or not isinstance(entries, list):
         raise CatalogError(
             f"A pattern file holds one key, '{_KEY}', with a list of patterns.",
-            place=f"{path}, line 1",
-            remedy=f"Begin it with '{_KEY}:'; docs/patterns.md shows one.",
+            place=located.place(()),
+            remedy=_REMEDY,
         )
-    return tuple(_read_entries(path, root, value[_KEY]))
+    return tuple(_read_entry(located, index, entry) for index, entry in enumerate(entries))
 
 
-def _read_entries(path: Path, root: Any, entries: list[Any]) -> Iterator[LocatedDefinition]:  # noqa: ANN401 - a node of YAML
-    for index, entry in enumerate(entries):
-        try:
-            definition = PatternDefinition.model_validate(entry)
-        except ValidationError as error:
-            faults = error.errors(include_url=False, include_input=False, include_context=False)
-            # A misspelled key explains a missing one.
-            fault = min(faults, key=lambda item: item["type"] != "extra_forbidden")
-            at = ".".join(str(step) for step in fault["loc"])
-            named = (
-                entry.get("name", f"number {index + 1}") if isinstance(entry, dict) else f"number {index + 1}"
-            )
-            raise CatalogError(
-                f"Pattern {named}: {at or 'entry'}: {fault['msg']}.",
-                place=f"{path}, line {_find_line(root, (_KEY, index, *fault['loc']))}",
-                remedy="Mend the entry; docs/patterns.md lists the keys.",
-            ) from None
-        yield LocatedDefinition(definition, f"{path}, line {_find_line(root, (_KEY, index))}")
-
-
-def _find_line(node: Any, steps: Sequence[str | int]) -> int:  # noqa: ANN401 - a node of YAML
-    """Return the line of the deepest node on a way through a document."""
-    line = int(node.start_mark.line) + 1
-    for step in steps:
-        following = None
-        if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            following = node.value[step]
-            line = int(following.start_mark.line) + 1
-        elif isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == step:
-                    following, line = value, int(key.start_mark.line) + 1
-        if following is None:
-            return line
-        node = following
-    return line
+def _read_entry(located: LocatedYaml, index: int, entry: object) -> LocatedDefinition:
+    try:
+        return LocatedDefinition(PatternDefinition.model_validate(entry), located.place((_KEY, index)))
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False, include_context=False)
+        # A misspelled key explains a missing one.
+        fault = min(faults, key=lambda item: item["type"] != "extra_forbidden")
+        at = ".".join(str(step) for step in fault["loc"])
+        number = f"number {index + 1}"
+        named = entry.get("name", number) if isinstance(entry, dict) else number
+        raise CatalogError(
+            f"Pattern {named}: {at or 'entry'}: {fault['msg']}.",
+            place=located.place((_KEY, index, *fault["loc"])),
+            remedy="Mend the entry; docs/patterns.md lists the keys.",
+        ) from None

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from html import escape
-from importlib import resources
-from itertools import groupby
-from string import Template
 from typing import Final
 
 from cohortflow.quality.report import ExpectationResult, Outcome, ValidationReport
 from cohortflow.quality.suite import Severity
+from cohortflow.report import (
+    Tone,
+    callout,
+    code,
+    concat,
+    count_noun,
+    element,
+    join,
+    list_figures,
+    render_page,
+    render_table,
+    soft,
+)
 
 __all__ = ["render_validation_page"]
 
@@ -20,86 +28,65 @@ _SIGNS: Final = {
     Outcome.ERROR: "\N{MULTIPLICATION X} not evaluated",
     Outcome.NOT_APPLICABLE: "\N{EN DASH} not applicable",
 }
+_COLUMNS: Final = ("Column", "Expectation", "Severity", "Outcome", "Unexpected rows", "Note")
 
 
 def render_validation_page(report: ValidationReport) -> str:
     """Return the page: verdict and counts first, then every expectation by column."""
     tone, verdict, explanation = _judge(report)
-    return _template().substitute(
-        dataset=escape(report.dataset),
-        suite=escape(report.suite),
-        rows=f"{report.rows:,}",
-        engine=escape(report.engine),
-        tone=tone,
-        verdict=verdict,
-        explanation=explanation,
-        summary="\n".join(_render_summary(report)),
-        body="\n".join(_render_groups(report)),
+    rows = (_render_row(item) for item in sorted(report.results, key=lambda item: item.columns))
+    return render_page(
+        f"Validation of {report.dataset}: {verdict}",
+        concat("Validation of ", code(report.dataset)),
+        concat("Suite ", code(report.suite), f", {report.rows:,} rows, evaluated by {report.engine}."),
+        [
+            callout(tone, verdict, explanation),
+            list_figures(_count_outcomes(report)),
+            element("h2", "Expectations by column"),
+            render_table(
+                "The bar shows the share of rows that do not meet the expectation."
+                " This page holds no values of the data.",
+                _COLUMNS,
+                rows,
+                numbers={_COLUMNS.index("Unexpected rows")},
+            ),
+        ],
     )
 
 
-@lru_cache(maxsize=1)
-def _template() -> Template:
-    return Template(resources.files("cohortflow.quality").joinpath("page.html").read_text(encoding="utf-8"))
-
-
-def _judge(report: ValidationReport) -> tuple[str, str, str]:
+def _judge(report: ValidationReport) -> tuple[Tone, str, str]:
     critical = len(report.broken(Severity.CRITICAL))
     warnings = len(report.broken(Severity.WARNING))
     if critical:
-        return "failed", "Not fit to publish", f"{_count(critical, 'critical expectation')} failed."
+        return "failed", "Not fit to publish", f"{count_noun(critical, 'critical expectation')} failed."
     if warnings:
-        return "warned", "Fit to publish, with warnings", f"{_count(warnings, 'expectation')} to look at."
+        return "warned", "Fit to publish, with warnings", f"{count_noun(warnings, 'expectation')} to look at."
     return "passed", "Fit to publish", "Every expectation that applies is met."
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _render_summary(report: ValidationReport) -> list[str]:
-    figures = {
-        "Passed": report.count(Outcome.PASSED),
-        "Failed, critical": len(report.broken(Severity.CRITICAL)),
-        "Failed, warning": len(report.broken(Severity.WARNING)),
-        "Failed, info": len(report.broken(Severity.INFO)),
-        "Not applicable": report.count(Outcome.NOT_APPLICABLE),
+def _count_outcomes(report: ValidationReport) -> dict[str, str]:
+    return {
+        "Passed": str(report.count(Outcome.PASSED)),
+        "Failed, critical": str(len(report.broken(Severity.CRITICAL))),
+        "Failed, warning": str(len(report.broken(Severity.WARNING))),
+        "Failed, info": str(len(report.broken(Severity.INFO))),
+        "Not applicable": str(report.count(Outcome.NOT_APPLICABLE)),
     }
-    return [f"<div><dt>{name}</dt><dd>{number}</dd></div>" for name, number in figures.items()]
 
 
-def _render_groups(report: ValidationReport) -> list[str]:
-    ordered = sorted(report.results, key=_columns)
-    return [_render_group(columns, list(items)) for columns, items in groupby(ordered, _columns)]
-
-
-def _columns(item: ExpectationResult) -> tuple[str, ...]:
-    return item.columns
-
-
-def _render_group(columns: tuple[str, ...], items: list[ExpectationResult]) -> str:
-    heading = ", ".join(f"<code>{escape(name)}</code>" for name in columns) or "whole table"
-    span = f' rowspan="{len(items)}"' if len(items) > 1 else ""
-    first = f'<th scope="rowgroup"{span}>{heading}</th>'
-    rows = [f"<tr>\n{first}\n{_render_cells(items[0])}\n</tr>"]
-    rows += [f"<tr>\n{_render_cells(item)}\n</tr>" for item in items[1:]]
-    return "<tbody>\n" + "\n".join(rows) + "\n</tbody>"
-
-
-def _render_cells(item: ExpectationResult) -> str:
+def _render_row(item: ExpectationResult) -> tuple[str, ...]:
     tone = _tone(item)
-    return "\n".join(
-        [
-            f"<td>{escape(item.description)}<br><code class='soft'>{escape(item.type)}</code></td>",
-            f"<td>{item.severity}</td>",
-            f'<td class="outcome {tone}">{_SIGNS[item.outcome]}</td>',
-            f'<td class="number {tone}">{_render_count(item)}</td>',
-            f"<td>{escape(item.reason)}</td>",
-        ]
+    return (
+        join(map(code, item.columns), ", ") or "whole table",
+        concat(item.description, soft(code(item.type))),
+        item.severity.value,
+        element("strong", _SIGNS[item.outcome], class_=tone),
+        element("span", _render_count(item), class_=tone),
+        item.reason,
     )
 
 
-def _tone(item: ExpectationResult) -> str:
+def _tone(item: ExpectationResult) -> Tone:
     if item.broken:
         return "failed" if item.severity is Severity.CRITICAL else "warned"
     return "passed" if item.outcome is Outcome.PASSED else "idle"
@@ -113,8 +100,8 @@ def _render_count(item: ExpectationResult) -> str:
         return text
     share = 100 * item.unexpected_count / item.evaluated_rows
     # A share that is not nothing stays visible.
-    bar = f'<span class="bar" aria-hidden="true"><span style="width: {max(share, 1):.1f}%"></span></span>'
-    return f"{text} ({_show_share(share)}){bar}"
+    bar = element("span", style=f"width: {max(share, 1):.1f}%")
+    return concat(f"{text} ({_show_share(share)})", element("span", bar, class_="share", aria_hidden="true"))
 
 
 def _show_share(share: float) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cohortflow.patterns import luhn_digit
 from cohortflow.synthetic.names import CLINICS, FAMILY_NAMES, FEMALE_NAMES, MALE_NAMES
 from cohortflow.synthetic.streams import Ids, Streams, below
 
@@ -61,7 +62,4 @@ def npi(number: int) -> str:
     Issued identifiers begin with 1 or 2; these begin with 9.
     """
     body = f"9{number:08}"
-    digits = [int(digit) for digit in reversed(_NPI_PREFIX + body)]
-    doubled = [digit * 2 if place % 2 == 0 else digit for place, digit in enumerate(digits)]
-    total = sum(digit - 9 if digit > 9 else digit for digit in doubled)  # noqa: PLR2004  digits end at 9
-    return f"{body}{-total % 10}"
+    return f"{body}{luhn_digit(_NPI_PREFIX + body)}"

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from html import escape
-from importlib import resources
-from string import Template
 from typing import Final
 
+from cohortflow.report import (
+    Bar,
+    Markup,
+    Series,
+    callout,
+    code,
+    count_noun,
+    draw_bars,
+    element,
+    join,
+    list_figures,
+    render_page,
+    render_table,
+)
 from cohortflow.terminology.coverage import MAPPED, Coverage, SystemTotals, Tally
 
 __all__ = ["render_coverage_page"]
 
-_LEGEND: Final = {"mapped": "mapped", "ambiguous": "mapped, several targets", "unmapped": "unmapped"}
+_MAPPED: Final = Series("mapped", "passed", "solid")
+_AMBIGUOUS: Final = Series("mapped, several targets", "warned", "hatched")
+_UNMAPPED: Final = Series("unmapped", "failed", "dashed")
 _PUBLISHED: Final = (
     "Rows are source rows. Codes of few rows, and codes of a hospital's own systems, "
     "are counted but not named."
 )
 _RAW: Final = "Rows are source rows."
 _WARNING: Final = (
-    '<p class="warning" role="note"><strong>Not for publication.</strong> This page names every unmapped '
-    "code, as the source wrote it: keep it like the records that it comes from.</p>"
+    "This page names every unmapped code, as the source wrote it: "
+    "keep it like the records that it comes from."
 )
-_WIDTH, _LEFT, _BAR, _ROW = 800, 270, 420, 44
 
 
 def render_coverage_page(
@@ -37,96 +48,70 @@ def render_coverage_page(
         all_codes: Whether the coverages name codes that must not be published; the page then says so.
     """
     sections = [_render_map(name, coverage) for name, maps in datasets.items() for coverage in maps]
-    return _template().substitute(
-        title=escape(title),
-        note=_RAW if all_codes else _PUBLISHED,
-        warning=_WARNING if all_codes else "",
-        body="\n".join(sections) or "<p>Nothing is mapped.</p>",
+    warning = [callout("failed", "Not for publication", _WARNING)] if all_codes else []
+    heading = f"Mapping coverage of {title}"
+    return render_page(
+        heading,
+        heading,
+        _RAW if all_codes else _PUBLISHED,
+        [*warning, *(sections or [element("p", "Nothing is mapped.")])],
     )
 
 
-@lru_cache(maxsize=1)
-def _template() -> Template:
-    page = resources.files("cohortflow.terminology").joinpath("coverage_page.html")
-    return Template(page.read_text(encoding="utf-8"))
+def _render_map(dataset: str, coverage: Coverage) -> Markup:
+    maps = join(map(code, coverage.versions or coverage.maps), ", ")
+    parts = [
+        element("h2", code(dataset), ": ", code(coverage.prefix)),
+        element("p", "By ", maps, ".", class_="soft"),
+        _list_figures(coverage),
+        _draw_systems(coverage.totals),
+        _render_systems(coverage),
+        _render_reasons(coverage),
+        _render_misses(coverage),
+    ]
+    return element("section", "\n", join(parts), "\n")
 
 
-def _render_map(dataset: str, coverage: Coverage) -> str:
-    maps = ", ".join(f"<code>{escape(name)}</code>" for name in coverage.versions or coverage.maps)
-    return "\n".join(
-        [
-            "<section>",
-            f"<h2><code>{escape(dataset)}</code>: <code>{escape(coverage.prefix)}</code></h2>",
-            f'<p class="soft">By {maps}.</p>',
-            _render_figures(coverage),
-            _render_chart(coverage),
-            _render_systems(coverage),
-            _render_reasons(coverage),
-            _render_misses(coverage),
-            "</section>",
-        ]
-    )
-
-
-def _render_figures(coverage: Coverage) -> str:
+def _list_figures(coverage: Coverage) -> Markup:
     figures = {
         "Mapped": (_percent(coverage.share), coverage.mapped),
         "Unmapped": (f"{coverage.unmapped.rows:,}", coverage.unmapped),
         "Ambiguous": (_show(coverage.ambiguous), coverage.ambiguous),
         "Retired": (_show(coverage.retired), coverage.retired),
     }
-    total = f"<small>of {coverage.rows:,} rows</small>"
-    parts = [f"<div><dt>Rows with a code</dt><dd>{coverage.rows_with_code:,}{total}</dd></div>"]
-    for name, (figure, tally) in figures.items():
-        detail = (
-            "not known" if tally is None else f"{_count(tally.rows, 'row')}, {_count(tally.codes, 'code')}"
-        )
-        parts.append(f"<div><dt>{name}</dt><dd>{figure}<small>{detail}</small></dd></div>")
-    return '<dl class="summary">\n' + "\n".join(parts) + "\n</dl>"
+    return list_figures(
+        {"Rows with a code": (f"{coverage.rows_with_code:,}", f"of {coverage.rows:,} rows")}
+        | {name: (figure, _describe(tally)) for name, (figure, tally) in figures.items()}
+    )
 
 
-def _render_chart(coverage: Coverage) -> str:
-    """Draw one bar for each system; solid, striped and dashed tell its parts without colour."""
-    if not coverage.totals:
-        return ""
-    height = _ROW * len(coverage.totals) + 34
-    label = "Share of mapped rows by code system; the table below has the figures"
-    lines = [f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{label}">']
-    for index, total in enumerate(coverage.totals):
-        lines += _render_bar(total, index * _ROW)
-    x = _LEFT
-    for kind, text in _LEGEND.items():
-        y = height - 26
-        lines.append(_rect(kind, x, y, 14, 14))
-        lines.append(f'<text class="soft" x="{x + 20}" y="{y + 12}">{text}</text>')
-        x += 50 + 7 * len(text)
-    return "\n".join([*lines, "</svg>"])
+def _describe(tally: Tally | None) -> str:
+    if tally is None:
+        return "not known"
+    return f"{count_noun(tally.rows, 'row')}, {count_noun(tally.codes, 'code')}"
 
 
-def _render_bar(total: SystemTotals, top: int) -> list[str]:
+def _draw_systems(totals: Sequence[SystemTotals]) -> Markup:
+    if not totals:
+        return Markup()
+    return draw_bars(
+        "Share of mapped rows by code system; the table below has the figures",
+        (_MAPPED, _AMBIGUOUS, _UNMAPPED),
+        [_draw_system(total) for total in totals],
+    )
+
+
+def _draw_system(total: SystemTotals) -> Bar:
     ambiguous = total.ambiguous.rows if total.ambiguous else 0
-    rows = {"mapped": total.mapped.rows - ambiguous, "ambiguous": ambiguous, "unmapped": total.unmapped.rows}
-    lines = [f'<text x="0" y="{top + 22}">{escape(_shorten(total.system))}</text>']
-    x = float(_LEFT)
-    for kind, count in rows.items():
-        width = _BAR * count / total.rows if total.rows else 0
-        if width:
-            lines.append(_rect(kind, x, top + 8, width, 20))
-        x += width
+    rows = {_MAPPED: total.mapped.rows - ambiguous, _AMBIGUOUS: ambiguous, _UNMAPPED: total.unmapped.rows}
     share = _percent(total.mapped.rows / total.rows if total.rows else None)
-    text = f"{share} of {total.rows:,}"
-    lines.append(f'<text class="soft" x="{_LEFT + _BAR + 10}" y="{top + 22}">{text}</text>')
-    return lines
+    parts = [(kind, count / total.rows if total.rows else 0) for kind, count in rows.items()]
+    return Bar(_shorten(total.system), parts, f"{share} of {total.rows:,}")
 
 
-def _rect(kind: str, x: float, y: float, width: float, height: float) -> str:
-    fill = ' fill="url(#stripes)"' if kind == "ambiguous" else ""
-    return f'<rect class="{kind}"{fill} x="{x:.1f}" y="{y}" width="{width:.1f}" height="{height}"/>'
-
-
-def _render_systems(coverage: Coverage) -> str:
+def _render_systems(coverage: Coverage) -> Markup:
     rows = [
-        [_heading(total.system), f"{total.rows:,}", f"{total.codes:,}"]
+        [total.system, f"{total.rows:,}", f"{total.codes:,}"]
         + [
             "not known" if tally is None else f"{tally.rows:,} ({tally.codes:,})"
             for tally in (total.mapped, total.unmapped, total.ambiguous, total.retired)
@@ -134,63 +119,39 @@ def _render_systems(coverage: Coverage) -> str:
         for total in coverage.totals
     ]
     columns = ["Code system", "Rows", "Codes", "Mapped", "Unmapped", "Ambiguous", "Retired"]
-    return _table("By code system: rows, and distinct codes in brackets.", columns, rows, numbers=6)
+    return render_table(
+        "By code system: rows, and distinct codes in brackets.", columns, rows, numbers=range(1, 7)
+    )
 
 
-def _render_reasons(coverage: Coverage) -> str:
+def _render_reasons(coverage: Coverage) -> Markup:
     rows = [
-        [_heading(part.system), escape(part.outcome), f"{part.rows:,}", f"{part.codes:,}"]
+        (part.system, part.outcome, f"{part.rows:,}", f"{part.codes:,}")
         for part in coverage.systems
         if part.outcome not in MAPPED
     ]
-    columns = ["Code system", "Reason", "Rows", "Codes"]
-    return _table("Why rows have no target.", columns, rows, numbers=2) if rows else ""
+    columns = ("Code system", "Reason", "Rows", "Codes")
+    return render_table("Why rows have no target.", columns, rows, numbers={2, 3}) if rows else Markup()
 
 
-def _render_misses(coverage: Coverage) -> str:
-    named = any(code.display for code in coverage.top_unmapped)
+def _render_misses(coverage: Coverage) -> Markup:
+    misses = coverage.top_unmapped
+    if not misses:
+        return Markup()
+    named = any(miss.display for miss in misses)
     rows = [
-        [
-            f"<code>{escape(code.code)}</code>",
-            *([escape(code.display or "")] if named else []),
-            f"<code>{escape(code.system)}</code>",
-            escape(code.reason),
-            f"{code.rows:,}",
-        ]
-        for code in coverage.top_unmapped
+        (
+            code(miss.code),
+            *([miss.display or ""] if named else []),
+            code(miss.system),
+            miss.reason,
+            f"{miss.rows:,}",
+        )
+        for miss in misses
     ]
-    columns = ["Code", *(["Display"] if named else []), "Code system", "Reason", "Rows"]
+    columns = ("Code", *(["Display"] if named else []), "Code system", "Reason", "Rows")
     caption = f"Unmapped codes of most rows: {len(rows):,} of {coverage.unmapped.codes:,}."
-    return _table(caption, columns, rows, numbers=1) if rows else ""
-
-
-def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int) -> str:
-    """Return a table whose cells are HTML already; the last ``numbers`` columns are aligned to the right."""
-    first = len(columns) - numbers
-    head = "".join(
-        f'<th scope="col"{_align(index >= first)}>{name}</th>' for index, name in enumerate(columns)
-    )
-    body = "\n".join(
-        "<tr>" + "".join(_cell(cell, number=index >= first) for index, cell in enumerate(row)) + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="scroll" role="region" aria-label="{escape(caption)}" tabindex="0">\n'
-        f"<table>\n<caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
-        f"<tbody>\n{body}\n</tbody>\n</table>\n</div>"
-    )
-
-
-def _cell(cell: str, *, number: bool) -> str:
-    return cell if cell.startswith("<th") else f"<td{_align(number)}>{cell}</td>"
-
-
-def _align(number: bool) -> str:
-    return ' class="number"' if number else ""
-
-
-def _heading(system: str) -> str:
-    return f'<th scope="row">{escape(system)}</th>'
+    return render_table(caption, columns, rows, numbers={len(columns) - 1})
 
 
 def _shorten(system: str) -> str:
@@ -202,10 +163,6 @@ def _shorten(system: str) -> str:
 
 def _show(tally: Tally | None) -> str:
     return "\N{EN DASH}" if tally is None else f"{tally.rows:,}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _percent(share: float | None) -> str:

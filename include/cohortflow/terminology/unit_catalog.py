@@ -7,6 +7,7 @@ units mean is checked by ``cohortflow.terminology.unit_table``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,10 +19,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from cohortflow.errors import CatalogError
 from cohortflow.model import Catalog
 from cohortflow.model.located_yaml import LocatedYaml, read_located
+from cohortflow.patterns import luhn_digit
 from cohortflow.terminology.systems import LOINC, canonical_code, canonical_system
 
 __all__ = ["CanonicalUnit", "UnitCatalog", "UnitRule", "load_unit_catalog"]
 
+_LOINC_CODE: Final = re.compile(r"([0-9]+)-([0-9])")
 _REMEDY: Final = "See docs/units.md for what such a file holds."
 
 
@@ -217,15 +220,9 @@ def _resolve(
 
 
 def _is_loinc(code: str) -> bool:
-    """Whether the check digit holds (Luhn's algorithm, LOINC Users' Guide, appendix C)."""
-    number, _, check = code.rpartition("-")
-    if not (number.isascii() and number.isdigit() and check.isdigit()):
-        return False
-    total = 0
-    for place, digit in enumerate(reversed(number)):
-        doubled = int(digit) * (2 if place % 2 == 0 else 1)
-        total += doubled - 9 if doubled > 9 else doubled  # noqa: PLR2004 - of two digits, their sum
-    return (10 - total % 10) % 10 == int(check)
+    """Whether the check digit holds (LOINC Users' Guide, appendix C)."""
+    parts = _LOINC_CODE.fullmatch(code)
+    return parts is not None and luhn_digit(parts[1]) == int(parts[2])
 
 
 def _twice(what: str, place: str, first: str) -> CatalogError:

@@ -1,5 +1,5 @@
 import pytest
-from connectors_doubles import BASE, STATUS, Ehr, FakeClock, FolderSink, manifest, ndjson, reply
+from connectors_doubles import BASE, FILES, STATUS, Ehr, FakeClock, FolderSink, manifest, ndjson, reply
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -22,7 +22,6 @@ def sink(tmp_path):
 @pytest.fixture
 def ehr():
     """A server whose export of two Patients and one Condition is ready at the second poll."""
-    files = "https://ehr.example.org/files"
     return (
         Ehr()
         .on("GET", f"{BASE}/$export", reply(202, headers={"Content-Location": STATUS}))
@@ -33,14 +32,14 @@ def ehr():
             reply(
                 body=manifest(
                     [
-                        ("Patient", f"{files}/p1", {"count": 2}),
-                        ("Condition", f"{files}/c1", {"count": 1}),
+                        ("Patient", f"{FILES}/p1", {"count": 2}),
+                        ("Condition", f"{FILES}/c1", {"count": 1}),
                     ]
                 )
             ),
         )
-        .on("GET", f"{files}/p1", reply(body=ndjson("Patient", "a", "b")))
-        .on("GET", f"{files}/c1", reply(body=ndjson("Condition", "c")))
+        .on("GET", f"{FILES}/p1", reply(body=ndjson("Patient", "a", "b")))
+        .on("GET", f"{FILES}/c1", reply(body=ndjson("Condition", "c")))
         .on("DELETE", STATUS, reply(202))
     )
 

@@ -11,6 +11,7 @@ import httpx
 from cohortflow.connectors import BulkExport, BulkExtractor, FhirSource, RetryPolicy, connect, run_extractor
 
 BASE = "https://ehr.example.org/fhir"
+FILES = "https://ehr.example.org/files"
 STATUS = "https://ehr.example.org/jobs/7f3a?secret=s3cr3t"
 TIME = "2026-03-01T08:00:00.000Z"
 

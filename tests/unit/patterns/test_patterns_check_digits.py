@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohortflow.patterns import Algorithm, check_digit_holds
+from cohortflow.patterns import Algorithm, check_digit_holds, luhn_digit
 
 DIGITS = "0123456789"
 
@@ -63,6 +63,13 @@ def slow_luhn(number):
         value = int(digit) * (2 if position % 2 else 1)
         total += sum(map(int, str(value)))
     return total % 10 == 0
+
+
+@given(st.text(DIGITS, min_size=1, max_size=18))
+def test_the_digit_of_one_number_is_the_one_that_columns_are_checked_for(body):
+    assert holds("luhn", *(body + str(digit) for digit in range(10))) == [
+        digit == luhn_digit(body) for digit in range(10)
+    ]
 
 
 def slow_loinc(number):

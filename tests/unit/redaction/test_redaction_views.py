@@ -6,17 +6,10 @@ from cohortflow.fhir.views import analyze_view
 from cohortflow.model import Catalog, PhiClass
 from cohortflow.quality import bind_suite, load_suite
 from cohortflow.redaction import load_policy, plan_redaction
+from shipped_views import WITHOUT_PATIENT
 
 CATALOG = Catalog.default()
 VIEWS, POLICIES = CATALOG.names("views"), CATALOG.names("redaction")
-WITHOUT_PATIENT = {
-    "code_system_hierarchy",
-    "location",
-    "medication",
-    "organization",
-    "practitioner",
-    "practitioner_role",
-}
 NEVER = {PhiClass.UNKNOWN, PhiClass.DIRECT_IDENTIFIER, PhiClass.FREE_TEXT}
 
 

@@ -1,7 +1,6 @@
 """The risk report: what readers see, and that small counts are not among it."""
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import polars as pl
@@ -21,6 +20,7 @@ from cohortflow.redaction.risk import (
     show_counts,
     show_share,
 )
+from html_outline import assert_self_contained
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "risk_page.html"
 QUASI = ["patient.gender", "patient.birth_year"]
@@ -156,29 +156,7 @@ class TestPage:
         assert cells.count("&lt;11") >= 5
 
     def test_it_needs_nothing_else_and_runs_nothing(self):
-        page = render_risk_page(make_report(make_subjects()))
-        assert "default-src 'none'" in page
-        assert not re.search(r"<script|<link|<img|https?://|url\((?!#)", page)
-
-    def test_every_element_is_closed(self):
-        class Checker(HTMLParser):
-            def __init__(self):
-                super().__init__()
-                self.open = []
-
-            def handle_starttag(self, tag, attrs):
-                if tag not in ("meta", "br"):
-                    self.open.append(tag)
-
-            def handle_startendtag(self, tag, attrs):
-                pass
-
-            def handle_endtag(self, tag):
-                assert self.open.pop() == tag
-
-        checker = Checker()
-        checker.feed(render_risk_page(make_report(make_subjects())))
-        assert checker.open == []
+        assert_self_contained(render_risk_page(make_report(make_subjects())))
 
     def test_texts_are_escaped(self):
         hostile = "<b>x</b>&"
@@ -195,7 +173,7 @@ class TestPage:
 
     def test_it_can_be_read_without_colour(self):
         page = render_risk_page(make_report(make_subjects()))
-        assert 'id="hatched"' in page
+        assert 'fill="url(#hatching)"' in page
         assert ">before suppression</text>" in page
         assert ">as published</text>" in page
 

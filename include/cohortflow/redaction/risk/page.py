@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from html import escape
-from importlib import resources
-from string import Template
+from collections.abc import Iterator
 from typing import Final
 
-from cohortflow.redaction.risk.chart import draw_sizes
-from cohortflow.redaction.risk.report import RiskFigures, RiskReport, Verdict
+from cohortflow.redaction.risk.report import RiskFigures, RiskReport, SizeRange, Verdict
+from cohortflow.report import (
+    Bar,
+    Markup,
+    Series,
+    Tone,
+    callout,
+    code,
+    concat,
+    draw_bars,
+    element,
+    join,
+    list_figures,
+    render_page,
+    render_table,
+    soft,
+)
 
 __all__ = ["render_risk_page"]
 
-_VERDICTS: Final[dict[Verdict, tuple[str, str, str]]] = {
+_VERDICTS: Final[dict[Verdict, tuple[Tone, str, str]]] = {
     "measured": (
         "idle",
         "Measured only",
@@ -42,115 +53,144 @@ _ROWS: Final = (
     ("marketer", "Marketer: share found", "Somebody matches everybody with a register."),
 )
 
+_BEFORE: Final = Series("before suppression", "plain", "solid")
+_AFTER: Final = Series("as published", "plain", "hatched")
+_HIDDEN: Final = Series("too few to be shown, or would tell them", "idle", "dashed")
+_UNKNOWN: Final = 0.08
+"""Length of the bar of a count that is not shown."""
+
+_METHODS: Final = (
+    "A missing value counts as a value of its own. k-anonymity: Sweeney 2002. l-diversity: Machanavajjhala,"
+    " Kifer, Gehrke, Venkitasubramaniam 2007. t-closeness, with the variational distance between categories"
+    " and the ordered distance between numbers: Li, Li, Venkatasubramanian 2007. Prosecutor, journalist,"
+    " marketer: El Emam, Dankar 2008; Dankar, El Emam 2010."
+)
+_LIMITS: Final = (
+    "The figures hold for the quasi-identifiers named above and for this data interval alone. They say"
+    " nothing of what somebody may know beyond them."
+)
+
 
 def render_risk_page(report: RiskReport) -> str:
     """Return the page: verdict, chart before and after, risks, quasi-identifiers, sensitive columns."""
     tone, verdict, explanation = _VERDICTS[report.verdict]
     if report.failures:
         explanation = f"Missed: {', '.join(report.failures)}. {explanation}"
-    return _template().substitute(
-        study=escape(report.study),
-        title=escape(report.title),
-        interval=escape(report.interval),
-        environment=escape(report.environment),
-        policy=escape(report.policy),
-        tone=tone,
-        verdict=verdict,
-        explanation=escape(explanation),
-        body="\n".join(_render_body(report)),
+    intro = concat(
+        f"{report.title}. Data interval {report.interval}, environment ",
+        code(report.environment),
+        ", redaction policy ",
+        code(report.policy),
+        ".",
+    )
+    return render_page(
+        f"Re-identification risk of {report.study}: {verdict}",
+        concat("Re-identification risk of ", code(report.study)),
+        intro,
+        [callout(tone, verdict, explanation), *_render_body(report)],
     )
 
 
-@lru_cache(maxsize=1)
-def _template() -> Template:
-    page = resources.files("cohortflow.redaction.risk").joinpath("page.html")
-    return Template(page.read_text(encoding="utf-8"))
-
-
-def _render_body(report: RiskReport) -> Iterable[str]:
+def _render_body(report: RiskReport) -> Iterator[Markup]:
     before, after = report.before, report.after
     if before is not None and after is not None:
-        yield _render_summary(report, after)
-        yield "<h2>Class sizes</h2>"
-        yield (
-            '<div class="scroll" role="region" aria-label="Chart of class sizes" tabindex="0">'
-            f"{draw_sizes(before.sizes, after.sizes)}</div>"
-        )
-        yield _table(
-            f"Share of subjects by the size of their class. Counts from 1 to {report.small_cell - 1} are not"
-            " shown, nor those that would give them away.",
-            ("Subjects in the class", "Before suppression", "As published"),
-            [
-                (_code(b.label), b.subjects, a.subjects)
-                for b, a in zip(before.sizes, after.sizes, strict=True)
-            ],
-        )
-        yield "<h2>Risks</h2>"
-        yield _table(
+        yield _list_figures(report, after)
+        yield from _render_sizes(report, before, after)
+        yield element("h2", "Risks")
+        yield render_table(
             _explain_population(report),
             ("Risk", "Before suppression", "As published"),
             [
-                (_describe(label, note), escape(getattr(before, key)), escape(getattr(after, key)))
+                (concat(label, soft(note)), getattr(before, key), getattr(after, key))
                 for key, label, note in _ROWS
                 if getattr(after, key)
             ],
+            numbers={1, 2},
         )
-    yield "<h2>What others are taken to know</h2>"
-    yield _table(
+    yield element("h2", "What others are taken to know")
+    yield render_table(
         "Quasi-identifiers, the most important to keep first."
-        f" Subjects left out as a whole: {escape(report.removed)}.",
+        f" Subjects left out as a whole: {report.removed}.",
         ("Quasi-identifier", "Compared by", "Subjects whose value was suppressed"),
-        [
-            (_code(column.name), escape(column.compared), escape(column.suppressed))
-            for column in report.quasi_identifiers
-        ],
-        numbers=1,
+        [(code(column.name), column.compared, column.suppressed) for column in report.quasi_identifiers],
+        numbers={2},
     )
     if report.excluded:
-        yield _table(
+        yield render_table(
             "Published columns that others are taken not to know, as the study says.",
             ("Column", "Reason"),
-            [(_code(name), escape(reason)) for name, reason in report.excluded.items()],
-            numbers=0,
+            [(code(name), reason) for name, reason in report.excluded.items()],
         )
     if report.unpublished:
-        names = ", ".join(_code(name) for name in report.unpublished)
-        yield f"<p>Declared, but not published: {names}.</p>"
+        yield element("p", "Declared, but not published: ", join(map(code, report.unpublished), ", "), ".")
     if before is not None and after is not None and after.sensitive:
-        yield "<h2>What they must not learn</h2>"
+        yield element("h2", "What they must not learn")
         yield _render_sensitive(before, after)
-    yield _SOURCES
+    yield element("h2", "How it is measured")
+    yield element("p", _METHODS)
+    yield element("p", _LIMITS)
 
 
-def _render_summary(report: RiskReport, after: RiskFigures) -> str:
-    figures = {
-        "Subjects published": after.subjects,
-        "Quasi-identifiers": str(len(report.quasi_identifiers)),
-        **{f"Demanded {name}": value for name, value in report.demand.items()},
-        "Smallest class": after.k,
-        "Subjects left out": report.removed,
-    }
-    items = (f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in figures.items())
-    return '<dl class="summary">\n' + "\n".join(items) + "\n</dl>"
+def _list_figures(report: RiskReport, after: RiskFigures) -> Markup:
+    return list_figures(
+        {
+            "Subjects published": after.subjects,
+            "Quasi-identifiers": str(len(report.quasi_identifiers)),
+            **{f"Demanded {name}": value for name, value in report.demand.items()},
+            "Smallest class": after.k,
+            "Subjects left out": report.removed,
+        }
+    )
+
+
+def _render_sizes(report: RiskReport, before: RiskFigures, after: RiskFigures) -> Iterator[Markup]:
+    pairs = list(zip(before.sizes, after.sizes, strict=True))
+    yield element("h2", "Class sizes")
+    yield draw_bars(
+        "Share of subjects by the size of their class, before suppression and as published",
+        (_BEFORE, _AFTER, _HIDDEN),
+        [
+            _draw_size(label, size, series)
+            for b, a in pairs
+            for label, size, series in ((f"{b.label} subjects", b, _BEFORE), ("", a, _AFTER))
+        ],
+    )
+    yield render_table(
+        f"Share of subjects by the size of their class. Counts from 1 to {report.small_cell - 1} are not"
+        " shown, nor those that would give them away.",
+        ("Subjects in the class", "Before suppression", "As published"),
+        [(code(b.label), b.subjects, a.subjects) for b, a in pairs],
+        numbers={1, 2},
+    )
+
+
+def _draw_size(label: str, size: SizeRange, series: Series) -> Bar:
+    if size.share is None:
+        return Bar(label, [(_HIDDEN, _UNKNOWN)], size.subjects)
+    return Bar(label, [(series, size.share)], _show_percent(size.share))
+
+
+def _show_percent(share: float) -> str:
+    least = 0.01
+    return "under 1%" if 0 < share < least else f"{100 * share:.0f}%"
 
 
 def _explain_population(report: RiskReport) -> str:
     if report.population:
-        name = escape(report.population)
-        return f"Journalist and marketer are measured against the population table '{name}'."
+        return f"Journalist and marketer are measured against the population table '{report.population}'."
     return "Without a population table the marketer is taken to know exactly who is in the data."
 
 
-def _render_sensitive(before: RiskFigures, after: RiskFigures) -> str:
+def _render_sensitive(before: RiskFigures, after: RiskFigures) -> Markup:
     rows = [
         (
-            _code(published.column),
+            code(published.column),
             when,
-            escape(item.distinct_l),
-            escape(item.entropy_l),
-            escape(item.recursive),
-            escape(item.t),
-            escape(item.failing),
+            item.distinct_l,
+            item.entropy_l,
+            item.recursive,
+            item.t,
+            item.failing,
         )
         for first, published in zip(before.sensitive, after.sensitive, strict=True)
         for when, item in (("before suppression", first), ("as published", published))
@@ -165,39 +205,4 @@ def _render_sensitive(before: RiskFigures, after: RiskFigures) -> str:
         "Subjects in classes that miss the demand",
     )
     caption = "The worst class decides: the larger l and the smaller t, the less a class gives away."
-    return _table(caption, header, rows, numbers=5)
-
-
-def _table(
-    caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int | None = None
-) -> str:
-    """Return a table; the last ``numbers`` columns, or all but the first, are set to the right."""
-    first = 1 if numbers is None else len(header) - numbers
-    style = [' class="number"' if position >= first else "" for position in range(len(header))]
-    head = "".join(f'<th{kind} scope="col">{name}</th>' for name, kind in zip(header, style, strict=True))
-    lines = []
-    for row in rows:
-        cells = "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(row[1:], style[1:], strict=True))
-        lines.append(f'<tr><th scope="row">{row[0]}</th>{cells}</tr>')
-    body = "\n".join(lines)
-    return (
-        f'<div class="scroll" role="region" aria-label="{escape(header[0])}" tabindex="0">\n<table>\n'
-        f"<caption>{caption}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>"
-    )
-
-
-def _code(name: str) -> str:
-    return f"<code>{escape(name)}</code>"
-
-
-def _describe(label: str, note: str) -> str:
-    return f"{label}<br><span class='soft'>{note}</span>" if note else label
-
-
-_SOURCES: Final = """<h2>How it is measured</h2>
-<p>A missing value counts as a value of its own. k-anonymity: Sweeney 2002. l-diversity: Machanavajjhala,
-Kifer, Gehrke, Venkitasubramaniam 2007. t-closeness, with the variational distance between categories and
-the ordered distance between numbers: Li, Li, Venkatasubramanian 2007. Prosecutor, journalist, marketer:
-El Emam, Dankar 2008; Dankar, El Emam 2010.</p>
-<p>The figures hold for the quasi-identifiers named above and for this data interval alone. They say
-nothing of what somebody may know beyond them.</p>"""
+    return render_table(caption, header, rows, numbers=range(2, len(header)))

@@ -3,13 +3,12 @@
 import json
 from dataclasses import replace
 
-import httpx
 import pytest
 from connectors_doubles import (
     BASE,
+    FILES,
     STATUS,
     TIME,
-    Chunks,
     Ehr,
     bulk_of,
     manifest,
@@ -21,7 +20,6 @@ from connectors_doubles import (
 
 from cohortflow.connectors import (
     ExportRequest,
-    ExtractionResult,
     FhirSource,
     InProgress,
     ServerProfile,
@@ -32,11 +30,10 @@ from cohortflow.connectors import (
 )
 from cohortflow.connectors.bulk.manifest import parse_manifest
 from cohortflow.connectors.transport.pace import Pace
-from cohortflow.errors import ExportRejectedError, IncompleteDownloadError, TransientSourceError
+from cohortflow.errors import ExportRejectedError, TransientSourceError
 
 pytestmark = pytest.mark.anyio
 
-FILES = "https://ehr.example.org/files"
 PAGES = "https://ehr.example.org/pages"
 REQUEST = ExportRequest()
 
@@ -138,136 +135,6 @@ async def test_manifest_that_loses_files_is_taken_anew(ehr, sink):
         result = await run_export(bulk, REQUEST, sink)
     assert sink.files() == {"Patient/Patient.0001.ndjson": ndjson("Patient", "z")}
     assert result.resources == {"Patient": 1}
-
-
-async def test_signatures_may_expire_again_and_again(ehr, sink):
-    """Each manifest's addresses live long enough for one file."""
-    now = {"sig": 0}
-
-    def status(request):
-        now["sig"] += 1
-        files = [("Patient", f"{FILES}/s{n}?sig={now['sig']}", {}) for n in range(4)]
-        return reply(body=manifest(files, token=False))(request)
-
-    ehr.on("GET", STATUS, status)
-
-    def file(number):
-        def answer(request):
-            if request.url.params["sig"] != str(now["sig"]) or now.get("served") == now["sig"]:
-                return httpx.Response(403)
-            now["served"] = now["sig"]
-            return reply(body=ndjson("Patient", f"s{number}"))(request)
-
-        return answer
-
-    for number in range(4):
-        ehr.on("GET", f"{FILES}/s{number}", file(number))
-    async with bulk_of(ehr, source=FhirSource("ehr", BASE, concurrency=1)) as bulk:
-        result = await run_export(bulk, REQUEST, sink)
-    assert result.resources == {"Patient": 4}
-    assert len(ehr.sent("GET", f"{BASE}/$export")) == 1
-
-
-async def test_files_ordered_by_patient_are_parted_by_type(ehr, sink):
-    def header(name):
-        parameter = {"name": "header", "valueReference": {"reference": f"Patient/{name}"}}
-        return json.dumps({"resourceType": "Parameters", "parameter": [parameter]}).encode() + b"\n"
-
-    contained = {"id": "c2", "contained": [{"resourceType": "Basic"}], "resourceType": "Condition"}
-    one = header("a") + ndjson("Patient", "a") + ndjson("Condition", "c1") + header("b")
-    two = header("b") + ndjson("Patient", "b") + json.dumps(contained).encode() + b"\n{broken}"
-    body = manifest(outputOrganizedBy="Patient")
-    body["output"] = [
-        {"url": f"{FILES}/b1", "count": 2, "continuesInFile": f"{FILES}/b2"},
-        {"url": f"{FILES}/b2", "count": 3},
-    ]
-    ehr.on("GET", STATUS, reply(body=body))
-    ehr.on(
-        "GET", f"{FILES}/b1", reply(stream=lambda: Chunks(*[one[i : i + 7] for i in range(0, len(one), 7)]))
-    )
-    ehr.on("GET", f"{FILES}/b2", reply(body=two))
-    async with bulk_of(ehr) as bulk:
-        result = await run_export(bulk, REQUEST, sink)
-    assert sink.files() == {
-        "Patient/Patient.block.0001.ndjson": ndjson("Patient", "a"),
-        "Condition/Condition.block.0001.ndjson": ndjson("Condition", "c1"),
-        # A line that is no JSON is kept where its reader will find and quarantine it.
-        "Patient/Patient.block.0002.ndjson": ndjson("Patient", "b") + b"{broken}\n",
-        "Condition/Condition.block.0002.ndjson": json.dumps(contained).encode() + b"\n",
-    }
-    assert result.resources == {"Patient": 3, "Condition": 2}
-    assert ExtractionResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
-
-
-async def test_parted_file_that_is_short_leaves_no_part(ehr, sink):
-    body = manifest(outputOrganizedBy="Patient")
-    body["output"] = [{"url": f"{FILES}/b1", "count": 9}]
-    ehr.on("GET", STATUS, reply(body=body))
-    ehr.on("GET", f"{FILES}/b1", reply(body=ndjson("Patient", "a") + ndjson("Condition", "c")))
-    async with bulk_of(ehr, attempts=2) as bulk:
-        with pytest.raises(IncompleteDownloadError):
-            await run_export(bulk, REQUEST, sink)
-    assert sink.files() == {}
-
-
-class Ranges:
-    """A file that breaks off after so many bytes, again and again."""
-
-    def __init__(self, data, step, *, tag='"v1"', **change):
-        self.data, self.step, self.tag, self.change = data, step, tag, change
-
-    def __call__(self, request):
-        start = 0
-        if (wanted := request.headers.get("Range")) and request.headers["If-Range"] == self.tag:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-        rest = self.data[start:]
-        headers = {"Accept-Ranges": "bytes", "ETag": self.tag, "Content-Length": str(len(rest))}
-        if start:
-            headers["Content-Range"] = f"bytes {start}-{len(self.data) - 1}/{len(self.data)}"
-        headers |= self.change
-        if error := len(rest) > self.step and httpx.ReadError("reset"):
-            rest = rest[: self.step]
-        return httpx.Response(
-            206 if start else 200, headers=headers, stream=Chunks(rest, error=error or None)
-        )
-
-
-async def test_broken_download_goes_on_where_it_stopped(ehr, sink):
-    data = ndjson("Patient", *(f"p{n}" for n in range(20)))
-    ehr.on("GET", STATUS, reply(body=manifest([("Patient", f"{FILES}/p1", {"count": 20})])))
-    ehr.on("GET", f"{FILES}/p1", Ranges(data, 300))
-    async with bulk_of(ehr, attempts=2) as bulk:
-        await run_export(bulk, REQUEST, sink)
-    assert sink.files() == {"Patient/Patient.0001.ndjson": data}
-    starts = [request.headers.get("Range") for request in ehr.sent("GET", f"{FILES}/p1")]
-    assert starts == [None, *(f"bytes={n}-" for n in range(300, len(data), 300))]
-
-
-async def test_file_that_changed_meanwhile_is_fetched_anew(ehr, sink):
-    old, new = (ndjson("Patient", *(f"{name}{n}" for n in range(20))) for name in "on")
-    ehr.on("GET", STATUS, reply(body=manifest([("Patient", f"{FILES}/p1", {"count": 20})])))
-    ehr.on("GET", f"{FILES}/p1", Ranges(old, 300), Ranges(new, 10_000, tag='"v2"'))
-    async with bulk_of(ehr) as bulk:
-        await run_export(bulk, REQUEST, sink)
-    assert sink.files() == {"Patient/Patient.0001.ndjson": new}
-
-
-async def test_weak_tag_is_not_trusted_with_ranges(ehr, sink):
-    data = ndjson("Patient", *(f"p{n}" for n in range(20)))
-    ehr.on("GET", STATUS, reply(body=manifest([("Patient", f"{FILES}/p1", {})])))
-    ehr.on("GET", f"{FILES}/p1", Ranges(data, 300, tag='W/"v1"'), reply(body=data))
-    async with bulk_of(ehr) as bulk:
-        await run_export(bulk, REQUEST, sink)
-    assert not any("Range" in request.headers for request in ehr.requests)
-
-
-async def test_file_that_a_server_cut_within_a_line_is_not_taken(ehr, sink):
-    ehr.on("GET", STATUS, reply(body=manifest([("Patient", f"{FILES}/p1", {})])))
-    ehr.on("GET", f"{FILES}/p1", reply(body=ndjson("Patient", "a", "b")[:-9]))
-    async with bulk_of(ehr, attempts=2) as bulk:
-        with pytest.raises(IncompleteDownloadError, match="within a line"):
-            await run_export(bulk, REQUEST, sink)
-    assert sink.files() == {}
 
 
 async def test_counts_of_deletions_and_outcomes_are_no_reason_to_fail(ehr, sink):
@@ -415,3 +282,74 @@ async def test_retry_after_that_is_a_time_is_read_as_one(unit, clock):
 
 def test_time_of_the_doubles_is_an_instant():
     assert parse_manifest(manifest(), place="").transaction_time == TIME
+
+
+@pytest.mark.parametrize(
+    ("severity", "partial"), [("information", False), ("warning", False), ("error", True), ("fatal", True)]
+)
+async def test_error_files_are_judged_by_severity(ehr, sink, severity, partial):
+    errors = json.dumps(outcome(severity)).encode() + b"\n" + json.dumps(outcome("information")).encode()
+    ehr.on(
+        "GET",
+        STATUS,
+        reply(
+            body=manifest([("Patient", f"{FILES}/p1", {})], error=[("OperationOutcome", f"{FILES}/e1", {})])
+        ),
+    ).on("GET", f"{FILES}/e1", reply(body=errors))
+    async with bulk_of(ehr) as bulk:
+        result = await run_export(bulk, REQUEST, sink)
+    assert result.is_partial is partial
+    assert sum(result.severities.values()) == 2
+    assert result.error_files == ("_errors/OperationOutcome.0001.ndjson",)
+    assert result.resources == {"Patient": 2}
+
+
+async def test_unreadable_error_file_counts_as_error(ehr, sink):
+    ehr.on("GET", STATUS, reply(body=manifest(error=[("OperationOutcome", f"{FILES}/e1", {})])))
+    ehr.on("GET", f"{FILES}/e1", reply(body=b'{"resourceType": "Basic"}\n'))
+    async with bulk_of(ehr) as bulk:
+        assert (await run_export(bulk, REQUEST, sink)).is_partial
+
+
+async def test_profile_decides_which_codes_are_warnings_and_which_refuse_the_export(ehr, sink):
+    line = json.dumps(outcome("error", details="59204")).encode()
+    ehr.on("GET", STATUS, reply(body=manifest(error=[("OperationOutcome", f"{FILES}/e1", {})])))
+    ehr.on("GET", f"{FILES}/e1", reply(body=line))
+    lenient = FhirSource("ehr", BASE, profile=ServerProfile(codes={"59204": "warn"}))
+    async with bulk_of(ehr, source=lenient) as bulk:
+        assert (await run_export(bulk, REQUEST, sink)).severities == {"warning": 1}
+    strict = FhirSource("ehr", BASE, profile=ServerProfile(codes={"59204": "fail"}))
+    async with bulk_of(ehr, source=strict) as bulk:
+        with pytest.raises(ExportRejectedError, match="59204"):
+            await run_export(bulk, ExportRequest(types=("Patient",)), sink)
+
+
+async def test_outcome_is_accepted_like_error_and_deletions_are_kept_apart(ehr, sink):
+    body = manifest(deleted=[("Bundle", f"{FILES}/d1", {})])
+    del body["error"]
+    body["outcome"] = [{"type": "OperationOutcome", "url": f"{FILES}/e1"}]
+    ehr.on("GET", STATUS, reply(body=body))
+    ehr.on("GET", f"{FILES}/e1", reply(body=json.dumps(outcome("warning")).encode()))
+    ehr.on("GET", f"{FILES}/d1", reply(body=ndjson("Bundle", "x")))
+    async with bulk_of(ehr) as bulk:
+        result = await run_export(bulk, REQUEST, sink)
+    assert result.deleted_files == ("_deleted/Bundle.0001.ndjson",)
+    assert result.severities == {"warning": 1}
+    assert result.resources == {}
+
+
+async def test_partial_manifest_in_202_and_further_pages_bring_every_file_once(ehr, sink):
+    page_two = "https://ehr.example.org/jobs/7f3a/2"
+    first = manifest(
+        [("Patient", f"{FILES}/p1", {})],
+        link=[{"relation": "self", "url": STATUS}, {"relation": "next", "url": page_two}],
+    )
+    second = manifest([("Patient", f"{FILES}/p1", {}), ("Condition", f"{FILES}/c1", {})])
+    ehr.on("GET", STATUS, reply(202, body=first), reply(body=first)).on("GET", page_two, reply(body=second))
+    async with bulk_of(ehr) as bulk:
+        result = await run_export(bulk, REQUEST, sink)
+    assert result.files == {
+        "Patient": ("Patient/Patient.0001.ndjson",),
+        "Condition": ("Condition/Condition.0001.ndjson",),
+    }
+    assert len(ehr.sent("GET", f"{FILES}/p1")) == 1

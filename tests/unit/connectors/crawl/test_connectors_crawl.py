@@ -1,92 +1,30 @@
-"""Crawling: parts, resume, what failures cost, merged patients, limits of a day, increments."""
+"""Crawling: parts, resume, merged patients, increments, what is asked for."""
 
 import json
-from datetime import UTC, datetime
+from datetime import datetime
 
 import httpx
 import pytest
 from connectors_doubles import BASE, FakeClock
-from search_doubles import ReadableFolder, SearchServer, answer, bundle, client_of, issue, observation
+from crawl_doubles import LIMITS, PATIENTS, REQUEST, Killed, advance, crawl, everything
+from search_doubles import ReadableFolder, answer, bundle, client_of, issue, observation
 
 from cohortflow.connectors import (
-    PROFILES,
     CrawlExtractor,
     CrawlLimits,
     CrawlRequest,
-    FhirSource,
     HydratedExtractor,
     HydrationRequest,
     PatientSelection,
     Phase,
     choose_mode,
-    connect,
     increment,
     load_extracted,
     run_extractor,
 )
-from cohortflow.errors import (
-    ArtifactNotFoundError,
-    AuthorizationError,
-    ExportRejectedError,
-    InputError,
-    TransientSourceError,
-)
+from cohortflow.errors import ArtifactNotFoundError, ExportRejectedError, InputError
 
 pytestmark = pytest.mark.anyio
-
-
-class Killed(Exception):  # noqa: N818  # what it is
-    """Ends a worker in the middle of its work."""
-
-
-PATIENTS = [f"p{number}" for number in range(6)]
-GROUP = {
-    "resourceType": "Group",
-    "id": "g",
-    "member": [
-        *({"entity": {"reference": f"Patient/{name}"}} for name in PATIENTS),
-        {"entity": {"reference": f"{BASE}/Patient/p0"}},
-        {"entity": {"reference": "Patient/gone"}, "inactive": True},
-        {"entity": {"reference": "Practitioner/d"}},
-    ],
-}
-REQUEST = CrawlRequest(("Observation", "Patient"), PatientSelection(group_id="g"))
-LIMITS = CrawlLimits(patients_per_part=2)
-
-
-@pytest.fixture
-def server():
-    return SearchServer(
-        GROUP,
-        *({"resourceType": "Patient", "id": name} for name in PATIENTS),
-        *(observation(f"{name}-{number}", name) for name in PATIENTS for number in range(3)),
-    )
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return ReadableFolder(tmp_path / "raw")
-
-
-def everything(server, *kinds):
-    return sorted(
-        (item["resourceType"], item["id"])
-        for item in server.resources.values()
-        if item["resourceType"] in kinds
-    )
-
-
-async def crawl(server, folder, request=REQUEST, *, limits=LIMITS, clock=None, **options):
-    clock = clock or FakeClock()
-    async with client_of(server, clock=clock, **options) as client:
-        return await run_extractor(CrawlExtractor(client, request, folder, limits=limits), clock)
-
-
-async def advance(server, folder, request=REQUEST, *, clock=None, budget=None, **options):
-    async with client_of(server, clock=clock, **options) as client:
-        extractor = CrawlExtractor(client, request, folder, limits=LIMITS)
-        await extractor.start()
-        return await extractor.advance(budget_seconds=budget)
 
 
 async def test_a_group_is_crawled_into_a_few_files(server, folder):
@@ -172,152 +110,6 @@ async def test_a_budget_stops_between_patients_and_loses_nothing(server, folder)
     assert sorted(folder.resources()) == everything(server, "Patient", "Observation")
 
 
-async def test_failing_patients_are_counted_and_the_others_fetched(server, folder):
-    server.on("Observation?patient=p1", answer(issue("", kind="forbidden"), 403))
-    server.on("Observation?patient=p2", answer({}, 404))
-    server.on("Patient/p3", answer({}, 410))
-    extracted = await crawl(server, folder)
-    assert dict(extracted.result.resources) == {"Observation": 12, "Patient": 5}
-    facts = {row.type: (row.status, row.why) for row in extracted.result.coverage}
-    assert facts == {
-        "Observation": ("partial", ("forbidden: 1", "not-found: 1")),
-        "Patient": ("partial", ("deleted: 1",)),
-    }
-    assert extracted.result.is_partial
-
-
-async def test_too_many_failures_end_it(server, folder):
-    for name in PATIENTS[1:4]:
-        server.on(f"Observation?patient={name}", answer({}, 404))
-    with pytest.raises(ExportRejectedError, match=r"3 of 6 searches for Observation failed \(not-found: 3\)"):
-        await crawl(server, folder, limits=CrawlLimits(min_failures=2))
-
-
-async def test_a_type_that_is_not_for_us_is_asked_for_a_few_times_only(server, folder):
-    server.script["Observation"] = [answer({}, 403)] * 100
-    for name in PATIENTS:
-        server.on(f"Observation?patient={name}", answer({}, 403))
-    extracted = await crawl(server, folder, limits=CrawlLimits(probe_failures=3))
-    assert sum(key.startswith("Observation") for key in server.requests) == 3
-    facts = {row.type: (row.status, row.why) for row in extracted.result.coverage}
-    assert facts["Observation"] == ("refused", ("forbidden",))
-    assert facts["Patient"][0] == "complete"
-
-
-async def test_nothing_at_all_for_us_is_an_error(server, folder):
-    request = CrawlRequest(("Observation",), PatientSelection(group_id="g"))
-    for name in PATIENTS:
-        server.on(f"Observation?patient={name}", answer({}, 403))
-    with pytest.raises(AuthorizationError, match="forbidden: 6"):
-        await crawl(server, folder, request)
-
-
-async def test_a_query_that_no_patient_can_answer_is_an_error(server, folder):
-    for name in PATIENTS:
-        server.on(f"Observation?patient={name}", answer(issue("59108", severity="error"), 400))
-    with pytest.raises(ExportRejectedError, match="6 of 6 searches for Observation failed"):
-        await crawl(server, folder)
-
-
-async def test_one_record_that_breaks_the_server_does_not_break_the_crawl(server, folder):
-    server.on("Observation?patient=p1", *[answer({}, 504)] * 9)
-    clock = FakeClock()
-    extracted = await crawl(server, folder, clock=clock)
-    assert extracted.result.resources["Observation"] == 15
-    assert extracted.result.coverage[0].why == ("unavailable: 1",)
-    assert clock.slept.count(60.0) == 2  # it had three chances
-
-
-async def test_a_record_that_failed_for_a_while_is_fetched_after_all(server, folder):
-    server.on("Observation?patient=p1", *[answer({}, 504)] * 3)
-    extracted = await crawl(server, folder)
-    assert sorted(folder.resources()) == everything(server, "Patient", "Observation")
-    assert not extracted.result.is_partial
-
-
-async def test_a_server_that_is_down_ends_it_and_it_goes_on_later(server, folder):
-    requests = 0
-
-    def down(request):
-        nonlocal requests
-        requests += 1
-        return server(request) if requests < 12 else answer({}, 503)
-
-    with pytest.raises(TransientSourceError):
-        await crawl(down, folder)
-    assert folder.resources()
-    await crawl(server, folder)
-    assert sorted(folder.resources()) == everything(server, "Patient", "Observation")
-
-
-async def test_restarted_searches_double_nothing(server, folder):
-    server.on("Observation?patient=p1&page=2", answer({}, 410))
-    await crawl(server, folder)
-    assert server.asked()["Observation?patient=p1"] == 2
-    assert sorted(folder.resources()) == everything(server, "Patient", "Observation")
-
-
-async def test_break_the_glass_is_noted(server, folder):
-    categories = ("social-history", "vital-signs", "laboratory", "imaging", "survey", "exam")
-    server.on(
-        "Observation?patient=p1&category=laboratory",
-        answer(
-            bundle(outcomes=[issue("4134")], self_url=f"{BASE}/Observation?patient=p1&category=laboratory")
-        ),
-    )
-    extracted = await crawl(server, folder, profile="epic")
-    assert extracted.result.coverage[0].why == ("break-the-glass: 1",)
-    assert extracted.result.resources["Observation"] == 15
-    asked = {key for key in server.requests if key.startswith("Observation?patient=p2")}
-    assert asked >= {f"Observation?patient=p2&category={name}" for name in categories}
-
-
-async def test_a_daily_limit_waits_for_tomorrow_and_other_types_go_on(server, folder):
-    clock = FakeClock(now=datetime(2026, 3, 2, 8, tzinfo=UTC).timestamp())
-    for resource in list(server.resources.values()):
-        if resource["resourceType"] == "Observation":
-            resource["resourceType"] = "DocumentReference"
-    server.resources = {f"{r['resourceType']}/{r['id']}": r for r in server.resources.values()}
-    request = CrawlRequest(("DocumentReference", "Patient"), PatientSelection(group_id="g"))
-    limit = answer(issue("4135", severity="error"), 400)
-    server.on("DocumentReference?patient=p1&page=2", limit)
-    pending = await advance(server, folder, request, clock=clock, profile="epic")
-    assert pending.wait_seconds == 16 * 3600
-    assert len(folder.resources("Patient")) == 6
-    fetched = folder.resources("DocumentReference")
-    assert ("DocumentReference", "p1-0") in fetched
-    count = len(server.requests)
-    assert (await advance(server, folder, request, clock=clock, profile="epic")).wait_seconds > 0
-    assert len(server.requests) == count  # not asked again before tomorrow
-    await crawl(server, folder, request, clock=clock, profile="epic")
-    assert sorted(folder.resources()) == everything(server, "Patient", "DocumentReference")
-    assert clock.now >= datetime(2026, 3, 3, tzinfo=UTC).timestamp()
-
-
-async def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(server, folder):
-    busy = answer({}, 429, headers={"Retry-After": "7200"})
-    server.on("Observation?patient=p3", busy)
-    clock = FakeClock()
-    pending = await advance(server, folder, clock=clock)
-    assert pending.wait_seconds == 7200
-    await crawl(server, folder, clock=clock)
-    assert sorted(folder.resources()) == everything(server, "Patient", "Observation")
-
-
-async def test_quiet_hours_are_kept(server, folder):
-    clock = FakeClock(now=datetime(2026, 3, 2, 8, tzinfo=UTC).timestamp())
-    quiet = PROFILES["generic"].with_overrides({"quiet_hours": ["07:00-18:30"]})
-    source = FhirSource("ehr", BASE, profile=quiet)
-    async with connect(source, clock=clock, transport=httpx.MockTransport(server)) as client:
-        extractor = CrawlExtractor(client, REQUEST, folder, limits=LIMITS)
-        await extractor.start()
-        pending = await extractor.advance()
-        assert pending.wait_seconds == 10.5 * 3600
-        assert folder.resources() == []
-        await clock.sleep(pending.wait_seconds)
-        assert await extractor.advance() is None
-
-
 async def test_merged_patients_are_fetched_once_under_the_new_id(server, folder):
     # p1 was merged into p2, a patient of the list; x into y, who is none.
     request = CrawlRequest(("Observation", "Patient"), PatientSelection(ids=("p1", "p2", "x")))
@@ -382,9 +174,6 @@ async def test_oracle_page_sizes_and_repeats(server, folder):
         server, folder, CrawlRequest(("Observation",), PatientSelection(ids=("p0",))), profile="cerner"
     )
     assert folder.resources() == [("Observation", "s"), ("Observation", "l")]
-
-
-# Types as a whole, and increments
 
 
 async def test_types_are_searched_as_a_whole_in_parts(server, folder):
@@ -511,35 +300,3 @@ def test_a_state_holds_no_file_that_is_not_there_and_shows_no_patient(folder):
 def test_malformed_requests_are_refused(make, words):
     with pytest.raises(InputError, match=words):
         make()
-
-
-async def test_a_failing_store_ends_the_crawl(server, folder):
-    class Full(ReadableFolder):
-        async def write_file(self, name, chunks):
-            if name.startswith("Observation"):
-                raise OSError(28, "full")
-            await super().write_file(name, chunks)
-
-    with pytest.raises(OSError, match="full"):
-        await crawl(server, Full(folder.root))
-    assert folder.resources("Observation") == []
-
-
-async def test_logs_and_errors_name_no_patient(folder, caplog):
-    caplog.set_level(0)
-    server = SearchServer(
-        *({"resourceType": "Patient", "id": f"secret{n}"} for n in range(3)),
-        *(observation(f"secret-o{n}", f"secret{n}") for n in range(3)),
-    )
-    server.on("Observation?patient=secret0", answer(issue("", kind="forbidden", text="secret0"), 403))
-    server.on("Observation?patient=secret1", answer(issue("59108", text="secret1"), 400))
-    server.on("Observation?patient=secret2", answer(issue("", severity="error", text="secret2"), 500))
-    request = CrawlRequest(
-        ("Observation", "Patient"), PatientSelection(ids=tuple(f"secret{n}" for n in range(3)))
-    )
-    with pytest.raises(ExportRejectedError) as caught:
-        await crawl(server, folder, request)
-    assert "secret" not in str(caught.value)
-    assert caplog.text
-    assert "secret" not in caplog.text
-    assert "secret" not in repr(request)

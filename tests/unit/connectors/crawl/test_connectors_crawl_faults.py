@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from connectors_doubles import BASE, FakeClock
+from crawl_doubles import Killed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_doubles import ReadableFolder, SearchServer, answer, client_of, observation
@@ -30,10 +31,6 @@ FAULTS = {
     "throttled": (429, {"Retry-After": "3"}),
     "throttled-long": (429, {"Retry-After": "7200"}),
 }
-
-
-class Killed(Exception):  # noqa: N818  # what it is
-    """Ends a worker in the middle of its work."""
 
 
 def make_server():
