@@ -2,6 +2,7 @@
 
 import pytest
 
+from cohortflow.errors import ViewError
 from cohortflow.fhir.views import analyze_view, compile_view
 from cohortflow.model import PhiClass
 from cohortflow.redaction.phi import classify_columns
@@ -56,6 +57,45 @@ def test_the_row_number_within_a_criterion():
     columns = [{"name": "c", "path": "given.where(%rowIndex = 1)", "collection": True}]
     view = compile_view({"resource": "Patient", "select": [{"forEach": "name", "column": columns}]})
     assert view.collect([PATIENT])["c"].to_list() == [[], ["Z", "X"], []]
+
+
+ACTIVE, IDLE = PATIENT, {"resourceType": "Patient", "id": "q", "active": False}
+KEY = {"column": [{"name": "c", "path": "id"}]}
+NAMES = {"forEach": "name.where(family)", "column": [{"name": "c", "path": "%resource.id & family"}]}
+
+
+@pytest.mark.parametrize(
+    ("select", "found"),
+    [
+        pytest.param({"forEach": "where(active)", **KEY}, ["p"], id="a condition"),
+        pytest.param({"forEachOrNull": "where(active)", **KEY}, ["p", None], id="or null"),
+        pytest.param({"forEach": "$this", **KEY}, ["p", "q"], id="itself"),
+        pytest.param({"forEach": "%resource.where(active).first()", **KEY}, ["p"], id="picked"),
+        pytest.param({"forEach": "where(active)", "select": [NAMES]}, ["pA", "pfemale"], id="around a list"),
+        pytest.param(
+            {"unionAll": [{"forEach": "where(active.not())", **KEY}, {"forEach": "where(active)", **KEY}]},
+            ["p", "q"],
+            id="in branches",
+        ),
+        pytest.param(
+            {"forEach": "where(active)", "select": [{"forEach": "$this", **KEY}]}, ["p"], id="twice"
+        ),
+    ],
+)
+def test_an_iteration_may_stand_on_the_resource(select, found):
+    view = compile_view({"resource": "Patient", "select": [select]})
+    assert view.collect([ACTIVE, IDLE])["c"].to_list() == found
+
+
+def test_an_iteration_does_not_lead_back_to_the_resource():
+    with pytest.raises(ViewError, match="inside of an iteration") as caught:
+        compile_view(
+            {
+                "resource": "Patient",
+                "select": [{"forEach": "name", "select": [{"forEach": "%resource", **KEY}]}],
+            }
+        )
+    assert caught.value.place.endswith("select[0].select[0].forEach")
 
 
 def test_periods_have_boundaries():

@@ -19,7 +19,7 @@ from cohortflow.fhir.views.repetition import gather
 from cohortflow.fhir.views.resolve import Resolver
 from cohortflow.fhir.views.scope import Scope
 from cohortflow.fhir.views.steps import Branch, Each, Level, Output, Unfold, Union
-from cohortflow.fhir.views.typed import Choice, Context, Item, Node, QuantityParts, RowIndex, Step
+from cohortflow.fhir.views.typed import Choice, Context, Filter, Item, Node, QuantityParts, RowIndex, Step
 from cohortflow.fhir.views.unrolling import Unroller
 from cohortflow.model import Column, ColumnType
 
@@ -173,6 +173,12 @@ class Analysis:
             raise self._fail(place, "The element may be of several types.", "Choose one with ofType().")
         if isinstance(source, QuantityParts):
             raise self._fail(place, "A Quantity is no list to iterate.", "Name an element.")
+        if context is not self._resource and _is_resource(source):
+            raise self._fail(
+                place,
+                "The resource is iterated inside of an iteration.",
+                "Do it outside, or name an element.",
+            )
         return source
 
     def _visit(self, select: Select, context: Node, place: str) -> tuple[Block, tuple[Branch, ...]]:
@@ -286,6 +292,13 @@ class Analysis:
             description=column.description,
         )
         return Output(described, value)
+
+
+def _is_resource(node: Node) -> bool:
+    """Say whether an iteration would stand on the resource itself, all of it or none."""
+    while isinstance(node, Filter):
+        node = node.input
+    return isinstance(node, Context) and not node.name
 
 
 def _show(column: Column) -> str:

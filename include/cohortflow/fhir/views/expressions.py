@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import singledispatch
 from types import MappingProxyType
@@ -73,6 +73,7 @@ class Environment:
         index: ``%rowIndex``.
         root: Prefix of the columns that hold the elements of the resource.
         known: What stands beside an item, by the node that it is the value of.
+        elements: Elements of the resource, where it stands for itself.
     """
 
     item: pl.Expr | Node | None = None
@@ -80,10 +81,11 @@ class Environment:
     index: pl.Expr = field(default_factory=lambda: pl.lit(0, dtype=pl.Int64))
     root: str = ""
     known: Mapping[Node, pl.Expr] = field(default_factory=lambda: MappingProxyType({}))
+    elements: tuple[str, ...] = ()
 
     def on(self, item: pl.Expr | Node) -> Environment:
         """Return the environment of a criterion on an item."""
-        return Environment(item, self, self.index, self.root, self.known)
+        return replace(self, item=item, outer=self)
 
 
 def _dtype(node: Node) -> pl.DataType:
@@ -110,8 +112,8 @@ def build_list(node: Node, env: Environment) -> pl.Expr:
 
 
 @_build.register
-def _(node: Context, env: Environment) -> pl.Expr:  # noqa: ARG001 - one signature for all
-    return pl.col(node.name)
+def _(node: Context, env: Environment) -> pl.Expr:
+    return pl.col(node.name) if node.name else pl.struct(*env.elements)
 
 
 @_build.register

@@ -37,7 +37,7 @@ def plan_view(view: AnalyzedView, source: pl.LazyFrame) -> pl.LazyFrame:
     """
     for where in view.wheres:
         source = source.filter(build(where, Environment()))
-    start = _Stage(Environment())
+    start = _Stage(Environment(elements=tuple(field.name for field in view.reads)))
     # What an iteration takes from the resource (%resource) is carried along under another name.
     carried = (pl.col(key).alias(_ROOT + key) for key in view.carried)
     rows = _Rows(source, ()).select((*_prepare(view.plan, start), *carried))
