@@ -180,13 +180,13 @@ class TestTrigger:
 
         async def sleep(_seconds):
             looks.append(1)
-            await real_sleep(0.05)
+            await real_sleep(0.1)
 
         real_sleep = asyncio.sleep
         monkeypatch.setenv("COHORTFLOW_STATE", str(tmp_path))
         monkeypatch.setattr(triggers, "_look_up", look_up)
         monkeypatch.setattr(triggers.asyncio, "sleep", sleep)
-        until = datetime.now(UTC) + timedelta(seconds=0.5)
+        until = datetime.now(UTC) + timedelta(seconds=2)  # the first look makes the registry
 
         async def collect():
             trigger = ExportTurnTrigger("window", until.isoformat(), "unknown")

@@ -46,6 +46,7 @@ class BarProgress:
             TimeElapsedColumn(),
             console=stderr,
             transient=True,
+            disable=not stderr.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
 

@@ -241,8 +241,10 @@ def _write(view: CompiledView, files: Sequence[str], out: Path) -> pl.DataFrame:
         def advance(size: int) -> None:
             nonlocal done
             with lock:
+                shown = done // _MEGA
                 done += size
-                progress.update(view.name, done // _MEGA, total, "MB")
+                if done // _MEGA > shown:
+                    progress.update(view.name, done // _MEGA, total, "MB")
 
         read = read_views([view], files, on_batch=advance)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from functools import cache
 
 import pytest
 from fhir.resources.R4B import get_fhir_model_class
@@ -34,6 +35,7 @@ def find_dates(value):
                 yield name, parse(text)
 
 
+@cache
 def parse(text: str) -> dt.datetime:
     if "T" in text:
         return dt.datetime.fromisoformat(text)

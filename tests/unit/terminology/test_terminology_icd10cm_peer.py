@@ -1,5 +1,6 @@
 """The shipped ICD-10-CM against another reader of the same file, on all its codes."""
 
+import importlib
 import itertools
 import warnings
 from pathlib import Path
@@ -10,13 +11,17 @@ import pytest
 from cohortflow.terminology.hierarchy import close_hierarchy
 from cohortflow.terminology.loaders import LOADERS
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # of how it reads its data
-    import simple_icd_10_cm as peer
+
+@pytest.fixture(scope="module")
+def peer():
+    """The other reader, which takes seconds to read all codes when it is imported."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of how it reads its data
+        return importlib.import_module("simple_icd_10_cm")
 
 
 @pytest.fixture(scope="module")
-def tables():
+def tables(peer):
     """The tables of the release, collected."""
     folder = Path(peer.__file__).parent / "data"
     (release,) = LOADERS["icd10cm"](folder)
@@ -34,7 +39,7 @@ def block_of(code):
 
 
 @pytest.fixture(scope="module")
-def parents():
+def parents(peer):
     """The peer's parent of every concept, by our codes."""
     found = {}
     for code in peer.get_all_codes():
@@ -45,7 +50,7 @@ def parents():
     return found
 
 
-def test_all_codes_are_there(tables, parents):
+def test_all_codes_are_there(tables, parents, peer):
     assert sorted(tables["concepts"]["code"]) == sorted(parents)
     assert len(parents) == len(peer.get_all_codes()) > 98_000
 
@@ -55,7 +60,7 @@ def test_every_parent_is_the_same(tables, parents):
     assert ours == {code: parent for code, parent in parents.items() if parent}
 
 
-def test_every_ancestor_is_the_same(tables):
+def test_every_ancestor_is_the_same(tables, peer):
     closure = close_hierarchy(tables["edges"].select("child", "parent"), place="tabular list").to_frame()
     ours = dict(closure.group_by("descendant").agg(pl.col("ancestor").sort()).iter_rows())
     for code in set(peer.get_all_codes()):
@@ -64,7 +69,7 @@ def test_every_ancestor_is_the_same(tables):
         assert ours.get(code, []) == theirs, code
 
 
-def test_names_are_the_same(tables):
+def test_names_are_the_same(tables, peer):
     for code, name in tables["concepts"].select("code", "display").iter_rows():
         short = code.split("-")[0]
         block = code == block_of(short)
@@ -72,7 +77,7 @@ def test_names_are_the_same(tables):
         assert without_blanks(name) == without_blanks(theirs), code
 
 
-def test_inclusion_terms_are_the_same(tables):
+def test_inclusion_terms_are_the_same(tables, peer):
     terms = tables["synonyms"].filter(pl.col("kind") == "synonym")
     ours = {(code, without_blanks(term)) for code, term in terms.select("code", "term").iter_rows()}
     theirs = {
@@ -83,7 +88,7 @@ def test_inclusion_terms_are_the_same(tables):
     assert ours == theirs
 
 
-def test_leaves_are_the_billable_codes(tables):
+def test_leaves_are_the_billable_codes(tables, peer):
     billable = (pl.col("attribute") == "billable") & (pl.col("value") == "true")
     ours = set(tables["attributes"].filter(billable)["code"])
     theirs = {code for code in peer.get_all_codes() if peer.is_leaf(code)}
