@@ -3,8 +3,8 @@
 Recall counts an identifier as found where every letter and digit of it is taken out. Precision is the
 share of what is taken out that touches an identifier. Intervals are Wilson's, 95 %. Throughput is per
 second of processor time, on one thread. ``--notes`` writes the notes for other programs, ``--spans``
-measures what such a program found: one JSON list of ``[note, start, end]`` in characters. ``--unseen``
-takes sentences on which no rule was tried while the rules were written. Usage::
+measures what such a program found: one JSON list of ``[note, start, end]`` in characters. ``--sentences``
+takes others than those on which the rules were tried while they were written. Usage::
 
     POLARS_MAX_THREADS=1 python tests/bench/bench_scrub.py --patients 400 --notes-each 5
 
@@ -24,7 +24,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import polars as pl
-from planted_notes import SENTENCES, UNSEEN, Corpus, make_corpus
+from planted_notes import FRESH, SENTENCES, UNSEEN, Corpus, make_corpus
 
 from cohortflow.cli.console import print_json, print_table
 from cohortflow.model import Catalog
@@ -33,6 +33,7 @@ from cohortflow.redaction.leaks import collect_facts
 from cohortflow.redaction.scrub import TextScrubber, collect_identities, load_lexicon
 
 MILLION = 1_000_000
+SETS = {"tried": SENTENCES, "second": UNSEEN, "kept-apart": FRESH}
 Z = 1.959964
 Span = tuple[int, int, int]
 
@@ -140,14 +141,14 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=400)
     parser.add_argument("--notes-each", type=int, default=5)
     parser.add_argument("--seed", type=int, default=11)
-    parser.add_argument("--unseen", action="store_true", help="take the sentences that were kept apart")
+    parser.add_argument("--sentences", choices=sorted(SETS), default="tried", help="which sentences to take")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--misses", type=int, default=0, help="print so many misses of each kind")
     parser.add_argument("--notes", type=Path, help="write the notes as a JSON list of texts")
     parser.add_argument("--spans", type=Path, help="measure what another program found")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    sentences = UNSEEN if options.unseen else SENTENCES
+    sentences = SETS[options.sentences]
     corpus = make_corpus(options.patients, options.notes_each, options.seed, sentences)
     if options.notes:
         options.notes.write_text(json.dumps(corpus.notes), encoding="utf-8")

@@ -451,7 +451,44 @@ UNSEEN = (
     "{given:patient name} signed the form; {initials:initials} on each page.",
     "Name tag read {family:patient name}, wristband {mrn_spaced:record number}.",
 )
-"""Sentences on which no rule of the recogniser was tried while it was written."""
+"""Sentences on which no rule of the first version was tried while it was written. Rules for what they missed
+came later: they are no longer kept apart."""
+FRESH = (
+    "Spoke at length with {full:patient name} and {his} {relation} {relative:relative} about goals of care.",
+    "{relative:relative}, {his} {relation}, can be reached at {other_phone:telephone} after hours.",
+    "Pt's {relation} ({relative:relative}) brought the bottles from home.",
+    "Lives alone since {his} {relation} {relative:relative} passed away in 2019.",
+    "Thank you for referring {title} {family:patient name}, whom we saw on {day:date}.",
+    ("Plan discussed w/ Dr {stranger:unknown clinician}; {doctor_full:clinician in the raw zone} to follow."),
+    "{nick:nickname} was alert and pleasant; no complaints.",
+    (
+        "Transferred care from {unknown_facility:unknown organisation} under"
+        " {stranger_full:unknown clinician}, DO."
+    ),
+    "Callback {phone:telephone}; email {email:e-mail}; address {address:address}",
+    "{full:patient name} (MRN# {mrn:record number}, DOB {birth:date of birth})",
+    "Prescription sent to the pharmacy in {city:town}, {zip:postal code}.",
+    "SS# {ssn:social security number}; member no. {policy:health plan number}",
+    "Works for {employer:employer}; last day worked {day:date}.",
+    "Device S/N: {serial:device} interrogated {day:date}.",
+    "At {old:age over 89}, {given:patient name} is the oldest in the family.",
+    "Interpreter {stranger_full:unknown clinician} assisted; {relative:relative} signed as witness.",
+    "Emergency contact: {relative:relative} ({relation}), {other_phone:telephone}",
+    "{initials:initials} / {day:date}",
+    "Addendum {stamp:date} by {stranger_full:unknown clinician}: agree with above.",
+    "See {given:patient name}'s advance directive, scanned {day:date}.",
+    "Hosp acct {account:account number} closed.",
+    "Moved here from {city:town} in {month:date}.",
+    "{His} friend {relative:relative} {relative_family:relative} visits daily.",
+    "Letter to {street:address} returned undelivered {short_day:date}.",
+    "{typo:misspelt name}, {given:patient name}: specimen relabelled.",
+    (
+        "Follow up with {doctor:clinician in the raw zone} at {facility:organisation in the raw zone} on"
+        " {day:date}."
+    ),
+    "Link: www.example.org/r/{token:web address}",
+)
+"""Sentences that were written before the rules of the present version; no rule was tried on them."""
 
 _SLOT = re.compile(r"\{(\w+)(?::([^}]+))?\}")
 

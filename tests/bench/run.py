@@ -30,7 +30,7 @@ from cohortflow.fhir.views import CompiledView, compile_view
 from cohortflow.lake import Landing, land_dataset, open_store
 from cohortflow.model import Catalog, EnvDeployment
 from cohortflow.patterns import load_patterns
-from cohortflow.redaction import ProjectKey, classify_columns, load_policy, plan_redaction, redact
+from cohortflow.redaction import NO_AGES, ProjectKey, classify_columns, load_policy, plan_redaction, redact
 from cohortflow.redaction.leaks import LeakScan, collect_facts, load_common_words
 from cohortflow.synthetic import generate
 from cohortflow.terminology import CodeMapping, load_concept_map, map_codes
@@ -191,7 +191,9 @@ class Bench:
         def both() -> None:
             read_views([view], [file]).execute(
                 lambda frames: [
-                    redact(frames[VIEW], plan, key, as_of=date(2026, 11, 1)).sink_parquet(target, lazy=True)
+                    redact(frames[VIEW], plan, key, as_of=date(2026, 11, 1), ages=NO_AGES).sink_parquet(
+                        target, lazy=True
+                    )
                 ]
             )
 

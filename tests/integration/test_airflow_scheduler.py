@@ -14,7 +14,7 @@ import polars as pl
 import psutil
 import psycopg2
 import pytest
-from integration_data import read_ndjson
+from marked_records import write_marked
 from stack import BIN, PROJECT, AirflowHome, ProcessGroup, find_free_port, start_postgres
 
 from cohortflow.sandbox import SandboxConfig, running_sandbox
@@ -34,6 +34,31 @@ parameters:
   lab_codes: hba1c
   lab_minimum: 6.5
   lab_unit: "%"
+"""
+FAILING = "failing_nightly"
+# In the task's own process: a step fails with all patients in its error, its cause and its notes.
+FAULT = f"""
+from cohortflow.airflow import operators
+from cohortflow.workflow.runner import record_step, run_step
+
+
+def fail(run, step):
+    def work():
+        files = (path for path in run.raw.list() if "/Patient/" in path)
+        text = run.raw.read(next(files)).decode()
+        error = ValueError(text)
+        error.add_note(text)
+        raise error from KeyError(text)
+
+    return record_step(run, step, work) if step.kind == "select_cohort" else run_step(run, step)
+
+
+if wanted == "{FAILING}":
+    operators.run_step = fail
+for dag in dags:
+    if dag.dag_id == "{FAILING}":
+        for task in dag.tasks:
+            task.retries = 0
 """
 BROKEN_FILE = STUDY_FILE.replace("small_nightly", "broken_nightly").replace("lab_unit:", "lab_unti:")
 
@@ -60,11 +85,11 @@ class Airflow:
     def get(self, path, **params):
         return self.http.get(path, params=params).raise_for_status().json()
 
-    def wait_for_runs(self, count, seconds=600):
+    def wait_for_runs(self, count, seconds=600, study=STUDY):
         """Wait until there are ``count`` runs and all of them ended; return their states."""
         deadline = time.monotonic() + seconds
         while True:
-            runs = self.get(f"/dags/{STUDY}/dagRuns", limit=100)["dag_runs"]
+            runs = self.get(f"/dags/{study}/dagRuns", limit=100)["dag_runs"]
             if len(runs) >= count and all(run["state"] in {"success", "failed"} for run in runs):
                 return [run["state"] for run in runs]
             assert time.monotonic() < deadline, runs
@@ -101,15 +126,26 @@ def project(tmp_path_factory):
         shutil.copy(file, root / "dags")
     (root / "dags" / "studies" / f"{STUDY}.yaml").write_text(STUDY_FILE)
     (root / "dags" / "studies" / "broken_nightly.yaml").write_text(BROKEN_FILE)
+    failing = STUDY_FILE.replace(STUDY, FAILING).replace('"0 2 * * *"', "null")
+    (root / "dags" / "studies" / f"{FAILING}.yaml").write_text(failing)
+    with (root / "dags" / "research_workflows.py").open("a") as file:
+        file.write(FAULT)
     return root
 
 
 @pytest.fixture(scope="module")
-def airflow(project, patients, tmp_path_factory, make_site):
+def marked(patients, tmp_path_factory):
+    """Records with markers, and what must not be seen of them."""
+    folder = tmp_path_factory.mktemp("marked") / "data"
+    return folder, write_marked(patients, folder)
+
+
+@pytest.fixture(scope="module")
+def airflow(project, marked, tmp_path_factory, make_site):
     folder = tmp_path_factory.mktemp("airflow")
     with (
         tempfile.TemporaryDirectory(dir="/tmp") as postgres,
-        running_sandbox(SandboxConfig(data=patients, export_seconds=2.0)) as sandbox,
+        running_sandbox(SandboxConfig(data=marked[0], export_seconds=2.0)) as sandbox,
         ProcessGroup(folder / "log") as group,
     ):
         Path(postgres).chmod(0o711)
@@ -219,23 +255,36 @@ def test_export_waits_in_the_triggerer(airflow):
     assert any("Waiting without a worker slot" in text for text in logs)
 
 
-def test_no_patient_data_in_logs_or_database(airflow, patients):
-    identifiers = set()
-    for patient in read_ndjson(patients, "Patient"):
-        identifiers.add(patient["id"])
-        identifiers.update(item["value"] for item in patient["identifier"])
-        identifiers.update(line for address in patient["address"] for line in address["line"])
-    texts = [path.read_text(errors="replace") for path in airflow.folder.rglob("*.log*") if path.is_file()]
+def test_step_that_fails_with_patients_at_hand_says_where_only(airflow):
+    airflow.http.patch(f"/dags/{FAILING}", json={"is_paused": False}).raise_for_status()
+    body = {"logical_date": None, "note": "a run by hand"}
+    airflow.http.post(f"/dags/{FAILING}/dagRuns", json=body).raise_for_status()
+    assert airflow.wait_for_runs(1, 300, FAILING) == ["failed"]
+    logs = airflow.folder.rglob(f"dag_id={FAILING}/**/task_id=select_cohort/*.log")
+    assert any("its message is withheld" in path.read_text() for path in logs)
+
+
+def test_no_patient_data_in_logs_or_database(airflow, marked):
+    """Every line of every log, and every row of every table."""
+    secrets = marked[1]
+    airflow.wait_for_runs(1)
+    texts = {
+        str(path): path.read_text(errors="replace")
+        for path in airflow.folder.rglob("*.log*")
+        if path.is_file()
+    }
     with (
         psycopg2.connect(airflow.database.replace("+psycopg2", "")) as connection,
         connection.cursor() as cursor,
     ):
-        for table in ("xcom", "log", "trigger", "task_instance", "rendered_task_instance_fields", "dag_run"):
-            cursor.execute(f"SELECT row_to_json(t)::text FROM {table} t")
-            texts.extend(row[0] for row in cursor.fetchall())
-    everything = "\n".join(texts)
-    assert "redact.patient done" in everything
-    assert sum(identifier in everything for identifier in identifiers) == 0
+        cursor.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
+        for (table,) in cursor.fetchall():
+            cursor.execute(f'SELECT row_to_json(t)::text FROM "{table}" t')
+            texts[table] = "\n".join(row[0] for row in cursor.fetchall())
+    assert "redact.patient done" in "\n".join(texts.values())
+    assert {"xcom", "trigger", "rendered_task_instance_fields", "task_instance", "dag_run"} <= texts.keys()
+    assert texts["xcom"]
+    assert {name: found for name, text in texts.items() if (found := secrets.find(text))} == {}
 
 
 def test_everything_listens_on_loopback_only(airflow):

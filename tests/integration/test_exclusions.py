@@ -7,8 +7,18 @@ from datetime import date
 
 import polars as pl
 import pytest
-import yaml
-from integration_data import read_ndjson, write_records
+from exclusion_records import (
+    STUDY,
+    TEMPLATE,
+    condition,
+    denial,
+    patient,
+    permission,
+    pseudonyms,
+    published,
+    write_study,
+)
+from integration_data import read_ndjson
 
 from cohortflow.errors import ConfigurationError, MalformedDataError
 from cohortflow.sandbox import SandboxConfig, running_sandbox
@@ -19,17 +29,6 @@ from cohortflow.workflow.steps.release import read_release
 pytestmark = pytest.mark.integration
 
 PATIENTS = 150
-STUDY = "everybody"
-TEMPLATE = {
-    "template": "all_records",
-    "title": "All records",
-    "description": "Everything of everybody.",
-    "parameters": {"source": {"type": "string", "default": "fhir_default", "help": "Connection"}},
-    "workflow": {
-        "source": {"connection": "${source}", "level": "group", "group": "all-patients"},
-        "views": ["patient", "encounter", "condition", "observation"],
-    },
-}
 
 
 @pytest.fixture(scope="session")
@@ -52,30 +51,9 @@ def wishes(wary):
         return {row["patient_id"]: row for row in csv.DictReader(file)}
 
 
-def write_study(site, exclusions, template=TEMPLATE):
-    root = site.project.root
-    (root / "templates" / f"{template['template']}.yaml").write_text(yaml.safe_dump(template))
-    study = {
-        "study": STUDY,
-        "title": "Everybody",
-        "template": template["template"],
-        "start_date": date(2026, 1, 1),
-        "exclusions": exclusions,
-    }
-    (root / "dags/studies" / f"{STUDY}.yaml").write_text(yaml.safe_dump(study))
-
-
 def run_study(site, exclusions, **options):
     write_study(site, exclusions)
     return site.run(STUDY, **options)
-
-
-def published(site, run, view="patient"):
-    return set(site.rows(run, view)["patient_id"])
-
-
-def pseudonyms(run, patients):
-    return {run.key.pseudonym("Patient", patient) for patient in patients}
 
 
 def who(wishes, *decisions):
@@ -181,11 +159,18 @@ def test_without_a_list_that_protects_nothing_is_published(site, content):
 
 def test_minors_are_left_out(site, wary):
     run, _ = run_study(site, {"minors": {"below": 18}})
-    adults = {
-        patient["id"]
-        for patient in read_ndjson(wary, "Patient")
-        if patient["birthDate"] <= run.interval.end.date().replace(year=2008).isoformat()
-    }
+
+    def last_day(one):
+        """Return the day until which somebody grew older, or the first of all days where nobody knows."""
+        if one.get("deceasedBoolean"):
+            return "0001-01-01"
+        return min(one.get("deceasedDateTime", "9999-01-01")[:10], run.interval.end.date().isoformat())
+
+    def is_adult(one):
+        born, end = one["birthDate"], last_day(one)
+        return (int(end[:4]) - int(born[:4]) - (end[5:] < born[5:])) >= 18
+
+    adults = {one["id"] for one in read_ndjson(wary, "Patient") if is_adult(one)}
     assert 0 < len(adults) < PATIENTS
     assert published(site, run) == pseudonyms(run, adults)
 
@@ -280,59 +265,6 @@ def test_prod_leaves_out_who_opted_out_whatever_the_study_says(site, wishes):
     assert not published(site, run) & pseudonyms(run, who(wishes, "deny", "revoked"))
 
 
-@pytest.fixture
-def small_site(tmp_path, project_copy, make_site):
-    """Returns a site whose hospital has given records only, and the template to read them all."""
-    template = json.loads(json.dumps(TEMPLATE))
-    template["workflow"]["source"] = {"connection": "fhir_default", "level": "system"}
-    template["workflow"]["views"] = ["patient", "condition"]
-    sandboxes = []
-
-    def make(*resources):
-        folder = write_records(tmp_path / "records", *resources)
-        context = running_sandbox(SandboxConfig(data=folder, export_seconds=0.1))
-        sandboxes.append(context)
-        made = make_site(context.__enter__(), str(tmp_path / "lake"), tmp_path)
-        return dataclasses.replace(made, project=project_copy), template
-
-    yield make
-    for context in sandboxes:
-        context.__exit__(None, None, None)
-
-
-def patient(number, **elements):
-    return {
-        "resourceType": "Patient",
-        "id": number,
-        "gender": "female",
-        "birthDate": "1980-01-01",
-        **elements,
-    }
-
-
-def condition(number, subject):
-    return {
-        "resourceType": "Condition",
-        "id": number,
-        "subject": {"reference": f"Patient/{subject}"},
-        "code": {"coding": [{"system": "http://snomed.info/sct", "code": "195967001"}]},
-        "recordedDate": "2026-01-01",
-    }
-
-
-def denial(number, subject):
-    return {
-        "resourceType": "Consent",
-        "id": number,
-        "status": "active",
-        "scope": {
-            "coding": [{"system": "http://terminology.hl7.org/CodeSystem/consentscope", "code": "research"}]
-        },
-        "patient": {"reference": f"Patient/{subject}"},
-        "provision": {"type": "deny"},
-    }
-
-
 def test_a_denial_of_a_merged_record_counts_for_the_one_that_is_left(small_site):
     link = [{"type": "replaced-by", "other": {"reference": "Patient/new"}}]
     site, template = small_site(
@@ -351,9 +283,9 @@ def test_a_denial_of_a_merged_record_counts_for_the_one_that_is_left(small_site)
 
 
 def test_rows_of_nobody_known_go_where_only_permission_counts(small_site):
-    permission = denial("c", "known") | {"provision": {"type": "permit"}}
-    records = [patient("known"), condition("1", "known"), condition("2", "stranger"), permission]
-    site, template = small_site(*records)
+    site, template = small_site(
+        patient("known"), condition("1", "known"), condition("2", "stranger"), permission("c", "known")
+    )
     write_study(site, {"consent": "opt_in"}, template)
     run, _ = site.run(STUDY)
     assert published(site, run, "condition") == pseudonyms(run, {"known"})
@@ -374,9 +306,20 @@ def test_a_malformed_consent_stops_the_study(small_site):
     assert not run.datasets.list("patient")
 
 
-def test_an_export_without_consents_is_told(small_site, caplog):
+@pytest.mark.parametrize("mode", ["opt_out", "opt_in"])
+def test_an_export_without_consents_stops_the_study(small_site, mode):
     site, template = small_site(patient("a"), condition("1", "a"))
-    write_study(site, {"consent": "opt_out"}, template)
+    write_study(site, {"consent": mode}, template)
+    run = site.open_run(STUDY)
+    with pytest.raises(ConfigurationError, match="holds no Consent") as caught:
+        run_plan(run)
+    assert "without_consents: publish" in str(caught.value)
+    assert not run.datasets.list("patient")
+
+
+def test_a_site_that_keeps_no_consents_may_say_so(small_site, caplog):
+    site, template = small_site(patient("a"), condition("1", "a"))
+    write_study(site, {"consent": "opt_out", "without_consents": "publish"}, template)
     run, _ = site.run(STUDY)
     assert published(site, run) == pseudonyms(run, {"a"})
     assert read_release(run.datasets, run.interval.key)["exclusions"]["consents_exported"] is False

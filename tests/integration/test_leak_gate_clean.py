@@ -11,7 +11,7 @@ from cohortflow.fhir.ndjson import read_views
 from cohortflow.fhir.views import compile_view
 from cohortflow.model import Catalog
 from cohortflow.patterns import load_patterns
-from cohortflow.redaction import ProjectKey, load_policy, plan_redaction, redact
+from cohortflow.redaction import NO_AGES, ProjectKey, load_policy, plan_redaction, redact
 from cohortflow.redaction.leaks import LeakScan, collect_facts, load_common_words
 
 pytestmark = pytest.mark.integration
@@ -47,7 +47,7 @@ class Source:
         values = 0
         for name, (compiled, table) in self.views.items():
             plan = plan_redaction(name, compiled.columns, load_policy(CATALOG, policy))
-            redacted = redact(table.lazy(), plan, KEY, as_of=dt.date(2026, 11, 1)).collect()
+            redacted = redact(table.lazy(), plan, KEY, as_of=dt.date(2026, 11, 1), ages=NO_AGES).collect()
             scan.add_table(name, redacted.lazy(), plan)
             scan.add_shifted(name, table.lazy(), redacted.lazy(), plan)
             values += sum(redacted[column].n_unique() for column in redacted.columns)

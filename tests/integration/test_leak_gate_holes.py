@@ -22,7 +22,7 @@ from cohortflow.fhir.ndjson import read_views
 from cohortflow.fhir.views import compile_view
 from cohortflow.model import Catalog
 from cohortflow.patterns import load_patterns
-from cohortflow.redaction import Action, ProjectKey, Treatment, load_policy, plan_redaction, redact
+from cohortflow.redaction import NO_AGES, Action, ProjectKey, Treatment, load_policy, plan_redaction, redact
 from cohortflow.redaction.leaks import LeakScan, check_leaks, collect_facts, load_common_words
 
 pytestmark = pytest.mark.integration
@@ -190,7 +190,7 @@ class Gate:
         table, compiled = self.table(view, resources)
         plan = plan_redaction(view, compiled.columns, load_policy(CATALOG, policy))
         done = change_plan(plan) if change_plan else plan
-        frame = redact(table.lazy(), done, KEY, as_of=dt.date(2026, 11, 1)).collect()
+        frame = redact(table.lazy(), done, KEY, as_of=dt.date(2026, 11, 1), ages=NO_AGES).collect()
         if change_frame is not None:
             frame = change_frame(frame, table)
         scan = self.scan()
@@ -502,7 +502,7 @@ def test_number_among_codes_counts_where_the_row_is_its_owners(gate):
     """A code that everybody may have is no record number, though somebody's is the same."""
     table, compiled = gate.table("patient", RESOURCES)
     plan = plan_redaction("patient", compiled.columns, load_policy(CATALOG, "safe_harbor"))
-    frame = redact(table.lazy(), plan, KEY, as_of=dt.date(2026, 11, 1)).collect()
+    frame = redact(table.lazy(), plan, KEY, as_of=dt.date(2026, 11, 1), ages=NO_AGES).collect()
     scan = gate.scan()
     scan.add_table("patient", frame.with_columns(pl.lit("84617390").alias("gender")).lazy(), plan)
     report = scan.finish()

@@ -6,6 +6,7 @@ import os
 
 import polars as pl
 import pytest
+from marked_records import permit, read_lines
 
 from cohortflow.errors import LeakError
 from cohortflow.sandbox import SandboxConfig, running_sandbox
@@ -123,6 +124,8 @@ def marked_site(patients, tmp_path, make_site):
     for file in patients.glob("*.ndjson"):
         planted = (json.dumps(plant(json.loads(line))) for line in file.read_text().splitlines())
         (folder / file.name).write_text("".join(f"{line}\n" for line in planted))
+    decision = permit(read_lines(patients / "Patient.ndjson")[0]["id"])
+    (folder / "Consent.ndjson").write_text(json.dumps(plant(decision)))
     config = SandboxConfig(data=folder, export_seconds=0.2, resources_per_file=2000)
     with running_sandbox(config) as sandbox:
         site = make_site(sandbox, str(tmp_path / "lake"), tmp_path)

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pytest
 from deltalake import DeltaTable
+from exclusion_records import permission
 from integration_data import read_ndjson, truth
 
 from cohortflow.errors import ArtifactNotFoundError, StaleWriteError
@@ -238,9 +239,11 @@ def test_staging_shifts_dates_and_keeps_intervals(folder_site, patients):
     assert offsets.filter(pl.col("first").dt.total_microseconds() == 0).is_empty()
 
 
-def test_what_prod_publishes_is_as_anonymous_as_it_demands(folder_site):
+def test_what_prod_publishes_is_as_anonymous_as_it_demands(folder_site, patients):
     key = folder_site.environ["AIRFLOW_CONN_COHORTFLOW_KEY_DEV"]
     folder_site.environ["AIRFLOW_CONN_COHORTFLOW_KEY_PROD"] = key
+    # Without any Consent nobody could tell who has opted out.
+    folder_site.sandbox.put(permission("any", read_ndjson(patients, "Patient")[0]["id"]))
     run, results = folder_site.run(environment="prod")
     risk = run.plan.risk
     assert risk.demand.k == 5

@@ -11,7 +11,7 @@ import pytest
 
 from cohortflow.fhir.views import compile_view
 from cohortflow.model import Catalog
-from cohortflow.redaction import ProjectKey, load_policy, plan_redaction, redact
+from cohortflow.redaction import NO_AGES, ProjectKey, load_policy, plan_redaction, redact
 
 pytestmark = pytest.mark.integration
 
@@ -55,7 +55,7 @@ def test_no_identifier_is_left(view, policy, sample, identifiers, tmp_path):
     table = compiled.lazy(pl.scan_ndjson(raw, schema=compiled.read_schema)).collect()
     plan = plan_redaction(view, compiled.columns, load_policy(CATALOG, policy))
 
-    redacted = redact(table.lazy(), plan, KEY, as_of=dt.date(2026, 1, 1)).collect()
+    redacted = redact(table.lazy(), plan, KEY, as_of=dt.date(2026, 1, 1), ages=NO_AGES).collect()
 
     # A town that a policy keeps may be called like a person.
     towns = {"city"} if policy in {"limited_dataset", "synthetic_only"} else set()

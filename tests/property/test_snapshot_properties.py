@@ -65,8 +65,7 @@ def model(exports, deletions):
     for time, (files, present) in enumerate(exports):
         occurrences = {}
         for resource in (resource for file in files for resource in file):
-            if not resource[4]:  # malformed
-                occurrences.setdefault(resource[0], []).append(resource)
+            occurrences.setdefault(resource[0], []).append(resource)
         for key, found in occurrences.items():
             if all(resource[2] for resource in found):
                 newest = max(datetime.fromisoformat(resource[2]) for resource in found)
@@ -82,7 +81,9 @@ def model(exports, deletions):
         if kind == "Patient":
             gone[key] = max(reach, gone.get(key, -1))
     hidden = {key for key, reach in gone.items() if patients.get(key, -1) <= reach}
-    rows = {(key, one[1], one[3]) for key, (_, one) in valid.items() if one[1] not in hidden}
+    # Of a valid version that is malformed nothing can be read, and an older one is not taken for it.
+    readable = {key: one for key, (_, one) in valid.items() if not one[4]}
+    rows = {(key, one[1], one[3]) for key, one in readable.items() if one[1] not in hidden}
     return rows, hidden
 
 

@@ -11,7 +11,8 @@ There are three ways, each with more care and at more cost than the one before:
 
 All three yield the same for the same line. Polars reads a bare number or boolean as text where FHIR has a
 string, and ``true`` as 1 where it has a number; such lines are accepted, always. Anything else of the wrong
-JSON type makes a line malformed.
+JSON type makes a line malformed. Of a malformed line that tells its resource type and id, these are read all
+the same, and ``meta.lastUpdated``: they say which resource cannot be read.
 """
 
 from __future__ import annotations
@@ -149,10 +150,48 @@ class LineDecoder:
         reason = pl.Series(REASON, [None], dtype=pl.String).new_from_index(0, len(batch))
         documents = None if self.decoding is Decoding.LOSSY else _try_decode(texts, self.dtype)
         if documents is None:
-            documents, reasons = _sift(texts, self.dtype, lossy=self.decoding is Decoding.LOSSY)
+            documents, reasons = self._sift(texts)
             rows = sorted(reasons)
             reason = reason.scatter(rows, [reasons[row].value for row in rows])
         return pl.DataFrame([batch[LINE], batch[_MODIFIED], reason, documents.alias(_DOCUMENT)])
+
+    def _sift(self, texts: pl.Series) -> tuple[pl.Series, dict[int, Malformation]]:
+        """Decode what can be decoded of a batch; return an outline, or null, and a reason for the rest."""
+        texts = texts.str.strip_prefix(_BOM)
+        reasons: dict[int, Malformation] = {}
+        good = texts
+        if self.decoding is Decoding.LOSSY:
+            rows = texts.str.contains(_REPLACEMENT, literal=True).arg_true().to_list()
+            reasons.update(dict.fromkeys(rows, Malformation.NOT_UTF8))
+            good = self._blank(texts, rows)
+        # A line that orjson refuses is tried alone, so that its fate does not depend on its neighbours.
+        for row, text in enumerate(good):
+            reason = _explain_text(text)
+            alone = good[row : row + 1]
+            if reason is not Malformation.WRONG_JSON_TYPE and _try_decode(alone, self.dtype) is None:
+                reasons[row] = reason
+        good = self._blank(texts, sorted(reasons))
+        # What is left may hold values of the wrong type: halve the batch until they are found.
+        todo = [(0, len(good))]
+        while todo:
+            start, stop = todo.pop()
+            if _try_decode(good[start:stop], self.dtype) is not None:
+                continue
+            if stop - start == 1:
+                reasons[start] = _explain_text(good[start])
+            else:
+                middle = (start + stop) // 2
+                todo += [(start, middle), (middle, stop)]
+        documents = _try_decode(self._blank(texts, sorted(reasons)), self.dtype)
+        if documents is None:  # each line was decoded above, alone or among others
+            raise MalformedDataError(
+                "A batch of lines cannot be decoded.", remedy="Report it as a fault of ours."
+            )
+        return documents, reasons
+
+    def _blank(self, texts: pl.Series, rows: list[int]) -> pl.Series:
+        """Leave of some lines what says which resource they are about."""
+        return texts.scatter(rows, [_outline(texts[row], self.resource) for row in rows]) if rows else texts
 
     def _report(self, sizes: pl.Series) -> None:
         if self.on_batch is not None:
@@ -200,41 +239,21 @@ def _try_decode(texts: pl.Series, dtype: pl.Struct) -> pl.Series | None:
     return documents if len(documents) == len(texts) else None
 
 
-def _sift(texts: pl.Series, dtype: pl.Struct, *, lossy: bool) -> tuple[pl.Series, dict[int, Malformation]]:
-    """Decode what can be decoded of a batch; return null and a reason for the rest."""
-    texts = texts.str.strip_prefix(_BOM)
-    reasons: dict[int, Malformation] = {}
-    if lossy:
-        rows = texts.str.contains(_REPLACEMENT, literal=True).arg_true().to_list()
-        reasons.update(dict.fromkeys(rows, Malformation.NOT_UTF8))
-        texts = _blank(texts, rows)
-    # A line that orjson refuses is tried alone, so that its fate does not depend on its neighbours.
-    for row, text in enumerate(texts):
-        reason = _explain_text(text)
-        if reason is not Malformation.WRONG_JSON_TYPE and _try_decode(texts[row : row + 1], dtype) is None:
-            reasons[row] = reason
-    texts = _blank(texts, sorted(reasons))
-    # What is left may hold values of the wrong type: halve the batch until they are found.
-    todo = [(0, len(texts))]
-    while todo:
-        start, stop = todo.pop()
-        if _try_decode(texts[start:stop], dtype) is not None:
-            continue
-        if stop - start == 1:
-            reasons[start] = _explain_text(texts[start])
-        else:
-            middle = (start + stop) // 2
-            todo += [(start, middle), (middle, stop)]
-    documents = _try_decode(_blank(texts, sorted(reasons)), dtype)
-    if documents is None:  # each line was decoded above, alone or among others
-        raise MalformedDataError(
-            "A batch of lines cannot be decoded.", remedy="Report it as a fault of ours."
-        )
-    return documents, reasons
-
-
-def _blank(texts: pl.Series, rows: list[int]) -> pl.Series:
-    return texts.scatter(rows, ["null"] * len(rows)) if rows else texts
+def _outline(text: str, resource: str) -> str:
+    """Return the JSON of a malformed line's type, id and time alone; ``null`` where it does not tell them."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return "null"
+    if not isinstance(value, dict) or value.get("resourceType") != resource:
+        return "null"
+    key, meta = value.get("id"), value.get("meta")
+    if not isinstance(key, str | int) or isinstance(key, bool) or _REPLACEMENT in str(key):
+        return "null"
+    found: dict[str, object] = {"resourceType": resource, "id": str(key)}
+    if isinstance(meta, dict) and isinstance(updated := meta.get("lastUpdated"), str):
+        found["meta"] = {"lastUpdated": updated}
+    return orjson.dumps(found).decode()
 
 
 def _explain_text(text: str) -> Malformation:

@@ -31,7 +31,7 @@ from cohortflow.fhir.views.gathering import gather_lines, has_repeat
 from cohortflow.fhir.views.reads import digit_keys, merge_reads
 from cohortflow.model import ZSTD_LEVEL
 
-__all__ = ["LINES", "MALFORMED_SCHEMA", "Malformation", "ViewsRead", "read_views"]
+__all__ = ["GOOD", "LINES", "MALFORMED_SCHEMA", "OCCURRENCES", "Malformation", "ViewsRead", "read_views"]
 
 MALFORMED_SCHEMA = pl.Schema({"file": pl.String(), "line": pl.Int64(), "reason": pl.String()})
 """Schema of the list of malformed lines: where, from line 1, and why; never what."""
@@ -43,10 +43,20 @@ Its columns: ``@file``, ``@line`` from 1, ``@fate`` (see ``ViewsRead.judge``) an
 read, ``id`` among them.
 """
 
+OCCURRENCES = "@occurrences"
+"""Name of the frame with a row per line that tells its resource type and id, malformed ones among them.
+
+Its columns: those of ``LINES``, and ``GOOD``. Of a malformed line nothing but ``id`` and ``meta.lastUpdated``
+can be relied on.
+"""
+
+GOOD = "@good"
+"""Whether a line is well-formed."""
+
 # JSON cannot hold this control character as it stands, so it never separates anything.
 _NO_SEPARATOR = "\x1e"
 # Columns of the plans in between.
-_FILE, _GOOD, _VIEW, _FATE = "@file", "@good", "@view", "@fate"
+_FILE, _BRANCH, _WANTED, _FATE = "@file", "@branch", "@wanted", "@fate"
 
 
 @dataclass(frozen=True)
@@ -73,22 +83,38 @@ class ViewsRead:
 
     @functools.cached_property
     def frames(self) -> dict[str, pl.LazyFrame]:
-        """The views by name, and ``LINES``; collected together (``pl.collect_all``) they share one read."""
+        """The views by name, ``LINES`` and ``OCCURRENCES``.
+
+        Collected together (``pl.collect_all``) they share one read.
+        """
         is_good = pl.col(REASON).is_null()
-        lines = self._documents.select(pl.lit(LINES).alias(_VIEW), is_good.alias(_GOOD), pl.exclude(REASON))
-        frames = {LINES: lines.filter(_GOOD).drop(_VIEW, _GOOD)}
+        told = (pl.col("resourceType") == self.views[0].resource) & (pl.col("id") != "")
+        lines = self._branch(LINES, is_good, pl.exclude(REASON))
+        occurrences = self._branch(
+            OCCURRENCES, told.fill_null(value=False), is_good.alias(GOOD), pl.exclude(REASON)
+        )
+        frames = {LINES: lines.drop(_BRANCH, _WANTED), OCCURRENCES: occurrences.drop(_BRANCH, _WANTED)}
         if self.judge is not None:
             is_good &= pl.col(_FATE).is_null()
         for view in self.views:
-            # Each view gets a branch of its own from the decoded lines: Polars shares only the
-            # outermost common part of several plans, which must be the decoding.
-            own = self._documents.select(
-                pl.lit(view.name).alias(_VIEW),
-                is_good.alias(_GOOD),
-                *view.read_schema.names(),
-            )
-            frames[view.name] = view.lazy(_keep_good(own))
+            frames[view.name] = view.lazy(self._branch(view.name, is_good, *view.read_schema.names()))
         return frames
+
+    def _branch(self, name: str, wanted: pl.Expr, *columns: pl.Expr | str) -> pl.LazyFrame:
+        """Return some columns of the lines that are wanted.
+
+        Polars shares only the outermost common part of several plans, which must be the decoding, or each
+        would decode the files for itself. So the branches differ from the start, by their names, and no
+        filter on top may move below.
+        """
+        lines = self._documents.select(pl.lit(name).alias(_BRANCH), wanted.alias(_WANTED), *columns)
+        return lines.map_batches(
+            _keep_wanted,
+            streamable=True,
+            predicate_pushdown=False,
+            projection_pushdown=False,
+            slice_pushdown=False,
+        )
 
     @functools.cached_property
     def malformed(self) -> pl.LazyFrame:
@@ -271,24 +297,9 @@ def read_views(
     )
 
 
-def _keep_good(lines: pl.LazyFrame) -> pl.LazyFrame:
-    """Leave malformed lines out.
-
-    No filter of a view may move below: Polars would find nothing in common with the other views any more, and
-    would decode the files for each of them.
-    """
-    return lines.map_batches(
-        _filter_good,
-        streamable=True,
-        predicate_pushdown=False,
-        projection_pushdown=False,
-        slice_pushdown=False,
-    )
-
-
-def _filter_good(batch: pl.DataFrame) -> pl.DataFrame:
-    good = batch[_GOOD]
-    return batch if good.all() else batch.filter(good)
+def _keep_wanted(batch: pl.DataFrame) -> pl.DataFrame:
+    wanted = batch[_WANTED]
+    return batch if wanted.all() else batch.filter(wanted)
 
 
 def _options(options: Mapping[str, str | int] | None) -> dict[str, Any] | None:

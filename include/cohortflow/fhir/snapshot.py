@@ -12,7 +12,9 @@ in one of them several times. Of each resource exactly one occurrence is valid:
 4. A deleted Patient hides every resource of that patient, in all exports, until a later export holds the
    Patient again.
 
-A malformed line is no occurrence: an earlier well-formed one stays valid.
+A malformed line that tells its resource's type and id is an occurrence like others, of which nothing can be
+read: where it is the valid one, the resource is left out, because what came before is not what the source
+says now. So it is with a ``modifierExtension``. A line that does not tell them is none.
 
 The usual chain, one export without duplicates, costs one 64-bit hash per resource, made in the read of the
 views. Only when two hashes are equal are ids compared and the views computed again. Later exports are
@@ -31,7 +33,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from cohortflow.fhir.ndjson import LINES, read_views
+from cohortflow.fhir.ndjson import GOOD, LINES, OCCURRENCES, read_views
 from cohortflow.fhir.views.compile import CompiledView, compile_view
 
 if TYPE_CHECKING:
@@ -84,12 +86,14 @@ class SnapshotRead:
 
     Attributes:
         malformed: The malformed lines, with ``MALFORMED_SCHEMA``.
+        unreadable: How many of them are the valid occurrence of their resource, or may be one.
         superseded: Occurrences left out because a later export holds the resource.
         duplicates: Occurrences left out because their own export holds the resource again.
         deleted: Occurrences left out because the resource was deleted.
     """
 
     malformed: pl.DataFrame
+    unreadable: int = 0
     superseded: int = 0
     duplicates: int = 0
     deleted: int = 0
@@ -183,14 +187,20 @@ class Snapshot:
         def plan(frames: Mapping[str, pl.LazyFrame]) -> list[pl.LazyFrame]:
             # One plan for both, since two of them would have more in common than the decoding alone, and
             # Polars would decode anew for the views.
-            met = frames[LINES].select(pl.col(_ID).hash().alias(_HASH), pl.col(_FATE).cast(_FATES))
+            key, fate = pl.col(_ID).hash().alias(_HASH), pl.col(_FATE).cast(_FATES)
+            met = frames[OCCURRENCES].select(key, fate, GOOD)
             return [met, *build({view.name: frames[view.name] for view in views})]
 
         files = self._files(views[0].resource)
         (met, *_), malformed = self._read(views, files, judge, plan)
-        counts = dict(met[_FATE].value_counts().iter_rows())
+        counts = dict(met.filter(GOOD)[_FATE].value_counts().iter_rows())
+        replaced = met.filter(~pl.col(GOOD) & pl.col(_FATE).is_not_null()).height
         read = SnapshotRead(
-            malformed, counts.get(_SUPERSEDED, 0), counts.get(_DUPLICATE, 0), counts.get(_DELETED, 0)
+            malformed,
+            malformed.height - replaced,
+            counts.get(_SUPERSEDED, 0),
+            counts.get(_DUPLICATE, 0),
+            counts.get(_DELETED, 0),
         )
         return read, met.filter(pl.col(_FATE).is_null())[_HASH]
 
@@ -228,7 +238,9 @@ class Snapshot:
         later = {file: ordinal for file, ordinal in files.items() if ordinal > first}
         last = pl.DataFrame(schema={_ID: pl.String(), _ORDINAL: pl.Int32()})
         if later:
-            (last,), _ = self._read(views, later, None, lambda frames: [_last_seen(frames[LINES], later)])
+            (last,), _ = self._read(
+                views, later, None, lambda frames: [_last_seen(frames[OCCURRENCES], later)]
+            )
         if gone.is_empty() and last.is_empty():
             return None
         limits = last.join(gone, on=_ID, how="full", coalesce=True).rename({_ORDINAL: _UNTIL})
@@ -247,7 +259,7 @@ class Snapshot:
 
         def plan(frames: Mapping[str, pl.LazyFrame]) -> list[pl.LazyFrame]:
             equal = _is_among(candidates, pl.col(_ID).hash())
-            found = frames[LINES].filter(pl.col(_FATE).is_null() & equal)
+            found = frames[OCCURRENCES].filter(pl.col(_FATE).is_null() & equal)
             return [found.select(_FILE, _LINE, _ID, updated)]
 
         (found,), _ = self._read(views, files, judge, plan)

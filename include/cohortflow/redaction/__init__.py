@@ -13,16 +13,21 @@ from cohortflow.redaction.keys import ProjectKey
 from cohortflow.redaction.phi import classify, classify_columns, find_rule
 from cohortflow.redaction.plan import ColumnRedaction, RedactionPlan, find_subject, plan_redaction
 from cohortflow.redaction.policy import PolicySettings, RedactionPolicy, check_strictness, load_policy
+from cohortflow.redaction.results import Place, age_views
 from cohortflow.redaction.standards import Standard
 
 if TYPE_CHECKING:
+    from cohortflow.redaction.ages import AGES, NO_AGES, find_ages, find_table_ages
     from cohortflow.redaction.kernel import count_rows_without_subject, redact
 
 __all__ = [
+    "AGES",
+    "NO_AGES",
     "Action",
     "ColumnRedaction",
     "Generalization",
     "Override",
+    "Place",
     "PolicySettings",
     "ProjectKey",
     "RedactionPlan",
@@ -30,12 +35,15 @@ __all__ = [
     "Rule",
     "Standard",
     "Treatment",
+    "age_views",
     "check_strictness",
     "classify",
     "classify_columns",
     "count_rows_without_subject",
+    "find_ages",
     "find_rule",
     "find_subject",
+    "find_table_ages",
     "load_policy",
     "plan_redaction",
     "redact",
@@ -47,5 +55,9 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - what a module's attribute i
         from cohortflow.redaction import kernel
 
         return getattr(kernel, name)
+    if name in {"AGES", "NO_AGES", "find_ages", "find_table_ages"}:
+        from cohortflow.redaction import ages
+
+        return getattr(ages, name)
     msg = f"module '{__name__}' has no attribute '{name}'"
     raise AttributeError(msg)

@@ -27,18 +27,25 @@ class Crosswalk:
 
     Attributes:
         links: ``id: str, survivor: str``: each merged record once, with the one that is left.
+        people: ``id: str, person: str``: records that are left and belong to one person with others; of those
+            that are given up there are none. Their rows stay apart, but what keeps one of them out of a study
+            keeps out the others.
     """
 
     links: pl.DataFrame = field(repr=False)
+    people: pl.DataFrame = field(
+        default_factory=lambda: pl.DataFrame(schema={"id": pl.String, "person": pl.String}), repr=False
+    )
 
     @classmethod
-    def of_links(cls, links: pl.DataFrame) -> Crosswalk:
+    def of_links(cls, links: pl.DataFrame, same: pl.DataFrame | None = None) -> Crosswalk:
         """Follow merges to their end.
 
         Args:
             links: ``id: str, replaced_by: str``: what the records say, in any order. Of a record that is
                 replaced by several, the least id counts. Where records replace each other in a circle, the
                 least id of the circle is left.
+            same: ``id: str, other: str``: records of one person of which neither replaces the other.
         """
         found = (
             links.lazy()
@@ -50,7 +57,14 @@ class Crosswalk:
             .sort("id")
             .collect()
         )
-        return cls(_follow(_cut_circles(found)))
+        merges = _follow(_cut_circles(found))
+        pairs = links.select(
+            pl.col("id").cast(pl.String), pl.col("replaced_by").cast(pl.String).alias("other")
+        )
+        if same is not None:
+            pairs = pl.concat([pairs, same.select(pl.col("id", "other").cast(pl.String))])
+        survivors = [pl.col(name).replace(merges["id"], merges["survivor"]) for name in ("id", "other")]
+        return cls(merges, _find_people(pairs.drop_nulls().select(survivors).unique()))
 
     @classmethod
     def empty(cls) -> Crosswalk:
@@ -77,6 +91,19 @@ class Crosswalk:
             for name in columns
         )
 
+    def add_same_people(self, patients: pl.LazyFrame) -> pl.LazyFrame:
+        """Return patients and, of each person among them, the other records.
+
+        Args:
+            patients: ``patient_id: str``, after ``follow_columns``.
+        """
+        if self.people.is_empty():
+            return patients
+        people = self.people.lazy()
+        persons = people.join(patients, left_on="id", right_on="patient_id", how="semi").select("person")
+        others = people.join(persons, on="person", how="semi").select(patient_id="id")
+        return pl.concat([patients.select("patient_id"), others])
+
     def leave_out_merged(self, frame: pl.LazyFrame, column: str) -> pl.LazyFrame:
         """Leave out the rows that are records given up in a merge; what is left has rows of its own."""
         if self.is_empty:
@@ -95,6 +122,25 @@ def _follow(links: pl.DataFrame) -> pl.DataFrame:
             break
         links = links.with_columns(further.alias("survivor"))
     return links
+
+
+def _find_people(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Return the least id that each record is joined with, over any number of pairs; a union of sets."""
+    parents: dict[str, str] = {}
+
+    def find(one: str) -> str:
+        root = one
+        while (parent := parents.setdefault(root, root)) != root:
+            root = parent
+        while parents[one] != root:
+            parents[one], one = root, parents[one]
+        return root
+
+    for one, other in pairs.filter(pl.col("id") != pl.col("other")).iter_rows():
+        low, high = sorted((find(one), find(other)))
+        parents[high] = low
+    rows = [(one, find(one)) for one in sorted(parents)]
+    return pl.DataFrame(rows, schema={"id": pl.String, "person": pl.String}, orient="row")
 
 
 def _cut_circles(links: pl.DataFrame) -> pl.DataFrame:

@@ -5,8 +5,9 @@ FHIR's dates may be partial, and text columns hold them as written: ``2020``, ``
 dates, and keeps its precision. What is no date becomes null, also where it begins with one.
 
 No date is told that lies before ``floor``, the year whose dates would tell an age above the policy's cap.
-One after ``ceiling`` becomes null: systems write 9999-12-31 or 2099-12-31 for "no end", and what became of it
-would tell by how many days the patient's dates were moved.
+One after ``ceiling`` becomes null, and so does each of ``PLACEHOLDERS`` where dates are moved: systems write
+9999-12-31 or 2099-12-31 for "no end" and 1970-01-01 for "unknown", and what became of it would tell by how
+many days the patient's dates were moved.
 """
 
 from __future__ import annotations
@@ -17,7 +18,17 @@ from typing import Final
 
 import polars as pl
 
-__all__ = ["Span", "only_dates", "shift_date", "shift_text", "to_year", "to_year_month"]
+__all__ = ["PLACEHOLDERS", "Span", "only_dates", "shift_date", "shift_text", "to_year", "to_year_month"]
+
+PLACEHOLDERS: Final = (
+    *(date(1753, 1, 1), date(1800, 1, 1), date(1840, 12, 31), date(1841, 1, 1), date(1858, 11, 17)),
+    *(date(1899, 12, 30), date(1899, 12, 31), date(1900, 1, 1), date(1901, 1, 1), date(1904, 1, 1)),
+    *(date(1911, 11, 11), date(1969, 12, 31), date(1970, 1, 1), date(2038, 1, 19)),
+)
+"""Days where systems begin or end to count, and write for "unknown".
+
+The first days of 1960, 1980 and 2000 are such days too, but oftener a year of which no more is known.
+"""
 
 # ASCII digits only: \d would also match those of other scripts.
 _MONTH: Final = r"[0-9]{4}-(?:0[1-9]|1[0-2])"
@@ -51,12 +62,21 @@ def only_dates(value: pl.Expr) -> pl.Expr:
 
 
 def shift_date(value: pl.Expr, days: pl.Expr, span: Span, dtype: pl.DataType) -> pl.Expr:
-    """Return dates or moments of a type moved by whole days; null where ``days`` is, or beyond the span."""
+    """Return dates or moments of a type moved by whole days; null where ``days`` is, and for placeholders."""
+    return _move(value, days, span, dtype, _is_placeholder(value.cast(pl.Date)))
+
+
+def _is_placeholder(day: pl.Expr) -> pl.Expr:
+    return day.is_in(PLACEHOLDERS)
+
+
+def _move(value: pl.Expr, days: pl.Expr, span: Span, dtype: pl.DataType, is_placeholder: pl.Expr) -> pl.Expr:
     shifted = pl.when(value.dt.year() <= span.ceiling).then((value + days).cast(dtype))
+    told = pl.when(~is_placeholder).then(shifted)
     if span.floor is None:
-        return shifted
+        return told
     first = pl.lit(date(span.floor, 1, 1)).cast(dtype)
-    return pl.when(shifted < first).then(first).otherwise(shifted)
+    return pl.when(shifted < first).then(first).otherwise(told)
 
 
 def shift_text(value: pl.Expr, days: pl.Expr, span: Span, *, times: bool) -> pl.Expr:
@@ -72,7 +92,9 @@ def shift_text(value: pl.Expr, days: pl.Expr, span: Span, *, times: bool) -> pl.
     digits = written.str.len_bytes()
     missing = pl.lit(_REST).str.slice(digits.cast(pl.Int64) - 4)
     day = pl.concat_str(written, missing).str.to_date("%Y-%m-%d", strict=False)
-    moved = shift_date(day, days, span, pl.Date())
+    # A year or a month alone is what is known, and no placeholder.
+    is_placeholder = (digits == _DAY_DIGITS) & _is_placeholder(day)
+    moved = _move(day, days, span, pl.Date(), is_placeholder)
     shifted = moved.dt.to_string("%Y-%m-%d").str.head(digits)
     if not times:
         return shifted

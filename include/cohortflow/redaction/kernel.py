@@ -13,6 +13,7 @@ import polars as pl
 from cohortflow.errors import PolicyError
 from cohortflow.model import Column, ColumnType, PhiClass
 from cohortflow.redaction.actions import Action, Generalization
+from cohortflow.redaction.ages import NO_AGES, cap_results
 from cohortflow.redaction.dates import Span, only_dates, shift_date, shift_text, to_year, to_year_month
 from cohortflow.redaction.keyed import (
     KeyedColumn,
@@ -64,6 +65,7 @@ def redact(
     *,
     as_of: date,
     scrub: Scrubber | None = None,
+    ages: pl.LazyFrame | None = None,
 ) -> pl.LazyFrame:
     """Carry out a plan: the result has the plan's output columns, in their order, and no other.
 
@@ -78,16 +80,26 @@ def redact(
             date lies before 1 January of the year 90 years earlier, since it would tell an age over 89.
             Dates more than 20 years later are placeholders, and null where dates are shifted or cut.
         scrub: Takes identifiers out of texts, where the plan asks for that.
+        ages: Which results are ages above the cap, with the schema ``AGES``; demanded where the table shows
+            results and the policy caps ages. ``NO_AGES`` says that none is.
 
     Raises:
         PolicyError: The table lacks a column of the plan, or one has another type; the plan asks to scrub,
-            and nothing is given that does.
+            and nothing is given that does; it caps ages among results, and nothing says which these are.
     """
     _check_schema(frame, plan)
+    if plan.age_places and ages is None:
+        raise PolicyError(
+            "The table shows results, and nothing says which of them are ages.",
+            place=plan.view,
+            remedy="Give the ages that were found in the records, or NO_AGES where none is a result.",
+        )
     cap = plan.policy.age_cap
     floor = None if cap is None else as_of.year - cap - 1
     if plan.subject and plan.policy.rows_without_subject == "drop":
         frame = frame.filter(_names_subject(plan.subject))
+    if ages is not None and ages is not NO_AGES:
+        frame = cap_results(frame, plan, ages)
     context = _Context(plan, Span(floor, as_of.year + _YEARS_AHEAD), scrub)
     kept = [entry for entry in plan.columns if entry.output is not None]
     seeds, keyed = _plan_keyed(plan)
@@ -277,6 +289,7 @@ def _check_schema(frame: pl.LazyFrame, plan: RedactionPlan) -> None:
     needed = [entry for entry in plan.columns if entry.output is not None]
     missing = [entry.column.name for entry in needed if entry.column.name not in schema]
     also = _identify_row(plan) if any(e.treatment.action is Action.NOISE for e in needed) else [plan.subject]
+    also += [plan.record_key(place) for place in plan.age_places]
     missing += [name for name in also if name and name not in schema]
     if missing:
         raise PolicyError(

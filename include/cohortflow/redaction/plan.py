@@ -16,6 +16,7 @@ from cohortflow.redaction.dicom import DICOM
 from cohortflow.redaction.outputs import describe_output, possible_names
 from cohortflow.redaction.phi import classify_columns, decide_class, find_rule, split_path
 from cohortflow.redaction.policy import RedactionPolicy
+from cohortflow.redaction.results import AgeReading, Place, find_record_key, read_ages_of
 
 __all__ = ["ColumnRedaction", "RedactionPlan", "find_subject", "plan_redaction"]
 
@@ -72,6 +73,8 @@ class ColumnRedaction:
         output: The column as it leaves; ``None`` where it is dropped.
         kind: Kind of identifier of a hashed column: ids of one kind get the same pseudonyms everywhere.
         overridden: Whether the study asked for it, against the policy.
+        ages: That some of its values may be ages that were recorded as results, which are capped before
+            the treatment; ``None`` where the policy caps no ages.
     """
 
     column: Column
@@ -80,6 +83,7 @@ class ColumnRedaction:
     output: Column | None
     kind: str = ""
     overridden: bool = False
+    ages: AgeReading | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,16 @@ class RedactionPlan:
             }
         )
 
+    @property
+    def age_places(self) -> tuple[Place, ...]:
+        """Where the results stand of which the table shows some, so that ages among them are capped."""
+        shown = {entry.ages.place for entry in self.columns if entry.ages and entry.output is not None}
+        return tuple(place for place in Place if place in shown)
+
+    def record_key(self, place: Place) -> str:
+        """Column with the id of the record that holds a result, empty where the table has none."""
+        return find_record_key((entry.column for entry in self.columns), place)
+
     def explain(self) -> list[dict[str, str]]:
         """Return one row per column, all texts.
 
@@ -156,6 +170,7 @@ class RedactionPlan:
             "guarantee": self.policy.guarantee,
             "columns": self.explain(),
             "overridden": [entry.column.name for entry in self.columns if entry.overridden],
+            "capped_ages": [e.column.name for e in self.columns if e.ages and e.output is not None],
         }
 
     @property
@@ -201,7 +216,8 @@ def plan_redaction(
 
     The most specific rule with a path wins, then a rule for the column's role, then the default of its
     class. A column is dropped, and the reason says so, where nothing decides, where its paths call for
-    different treatments, or where its type does not allow the treatment.
+    different treatments, or where its type does not allow the treatment; under a policy that caps ages also
+    where it holds results of records whose id is in no column.
 
     Args:
         view: Name of the table.
@@ -218,14 +234,37 @@ def plan_redaction(
     _check_names(view, classified, overrides)
     subject = find_subject(classified)
     entries = tuple(
-        _override_column(view, column, subject, policy, overrides[column.name])
-        if column.name in overrides
-        else _plan_column(view, column, subject, policy)
+        _read_ages(
+            view,
+            _override_column(view, column, subject, policy, overrides[column.name])
+            if column.name in overrides
+            else _plan_column(view, column, subject, policy),
+            classified,
+            policy,
+        )
         for column in classified
     )
     plan = RedactionPlan(view=view, policy=policy, subject=subject, columns=entries)
     _check_unique(plan)
     return plan
+
+
+def _read_ages(
+    view: str, entry: ColumnRedaction, columns: Iterable[Column], policy: RedactionPolicy
+) -> ColumnRedaction:
+    """Let ages be capped that are results, as the policy caps all others."""
+    reading = read_ages_of(entry.column)
+    cap = policy.age_cap
+    # A masked column says no more than whether there is a value.
+    if reading is None or cap is None or entry.treatment.action in {Action.DROP, Action.MASK}:
+        return entry
+    if not find_record_key(columns, reading.place):
+        missing = f"No column holds {reading.place.resource}.id, by which ages among the results are found."
+        if entry.overridden:
+            place = f"{view}.{entry.column.name}"
+            raise PolicyError(f"Cannot {entry.treatment}: {missing}", place=place, remedy="Add that column.")
+        return _drop(entry.column, missing)
+    return dataclasses.replace(entry, ages=reading, reason=f"{entry.reason} {reading.describe(cap)}")
 
 
 def _plan_column(view: str, column: Column, subject: str, policy: RedactionPolicy) -> ColumnRedaction:

@@ -30,6 +30,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from cohortflow.errors import PolicyError
 from cohortflow.model import Catalog, PhiClass
 from cohortflow.redaction.actions import Action, FrozenModel, Rule, Treatment, TreatmentOrName
+from cohortflow.redaction.results import AgeCode, load_age_codes
 from cohortflow.redaction.standards import Standard, permits
 from cohortflow.redaction.zip3 import restricted_prefixes
 
@@ -40,6 +41,7 @@ _HIPAA_AGE_CAP: Final = 89
 _WEEK_DAYS: Final = 7
 
 _Zip3 = Annotated[str, Field(pattern=r"^[0-9]{3}$")]
+_AgeCode = Annotated[str, Field(pattern=r"^[^|\s]*\|[^|]*[^|\s][^|]*$")]
 _ShiftDays = Annotated[int, Field(ge=1, le=3650)]
 _AgeCap = Annotated[int, Field(ge=1, le=120)]
 
@@ -83,6 +85,8 @@ class RedactionPolicy(FrozenModel):
             ``None``: ages are told as they are.
         restricted_zip3: Name of a shipped list of three-digit ZIP codes that become 000.
         also_restricted_zip3: Further ones, since the list changes with every census.
+        also_age_codes: ``system|code`` of results that are ages, beside those of ``age_codes.csv``; ``|code``
+            holds for any system, and for the ``linkId`` of a question.
         rows_without_subject: What happens to rows that name no patient: they cannot be shifted or
             linked, nor be deleted on request, so they are dropped unless a policy says ``keep``
             (their dates are then null where dates are shifted).
@@ -105,6 +109,7 @@ class RedactionPolicy(FrozenModel):
     age_cap: _AgeCap | None = _HIPAA_AGE_CAP
     restricted_zip3: str = "census_2000"
     also_restricted_zip3: frozenset[_Zip3] = frozenset()
+    also_age_codes: frozenset[_AgeCode] = frozenset()
     rows_without_subject: Literal["drop", "keep"] = "drop"
     snapshots: Literal["latest", "linked"] = "latest"
 
@@ -182,6 +187,11 @@ class RedactionPolicy(FrozenModel):
             return RedactionPolicy.model_validate(self.model_dump() | given)
         except ValidationError as error:
             raise PolicyError(_describe(error), remedy="Change what the study sets of its policy.") from error
+
+    @property
+    def age_codes(self) -> tuple[AgeCode, ...]:
+        """Codes of results that are ages."""
+        return (*load_age_codes(), *map(AgeCode.parse, sorted(self.also_age_codes)))
 
     def restricted_prefixes(self) -> frozenset[str]:
         """Return the three-digit ZIP codes that become 000."""

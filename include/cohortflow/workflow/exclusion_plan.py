@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from cohortflow.errors import StudyError
-from cohortflow.redaction.exclusions import maskable_columns, spell_labels, subject_path
+from cohortflow.redaction.exclusions import INLINE_LABEL, maskable_columns, spell_labels, subject_path
 from cohortflow.terminology import ValueSet, load_value_set
 from cohortflow.workflow.datasets import COHORT_DATASET
 
 if TYPE_CHECKING:
     from cohortflow.model import Catalog
     from cohortflow.workflow.datasets import DatasetPlan
-    from cohortflow.workflow.exclusion_spec import ConsentMode, ExclusionsSpec, RecordAction, SubjectAction
+    from cohortflow.workflow.exclusion_spec import (
+        ConsentMode,
+        ExclusionsSpec,
+        RecordAction,
+        SubjectAction,
+        WithoutConsents,
+    )
 
 __all__ = ["ExclusionPlan", "ListPlace", "PlannedLabels", "plan_exclusions"]
 
@@ -51,6 +58,11 @@ class PlannedLabels:
     action: RecordAction
     codes: frozenset[str]
 
+    @property
+    def rule(self) -> str:
+        """What tells the rule from others: the labels, and whether those of any record count."""
+        return json.dumps(["labels", self.action == "exclude_patient", sorted(self.codes)])
+
 
 @dataclass(frozen=True, slots=True)
 class ExclusionPlan:
@@ -58,6 +70,7 @@ class ExclusionPlan:
 
     Attributes:
         consent: How Consents count; ``None``: not at all.
+        without_consents: What to do with an export without any.
         labels: Labels of records, the strictest first.
         lists: Lists of patients.
         vip_labels: Labels of patients in all spellings.
@@ -67,6 +80,7 @@ class ExclusionPlan:
     """
 
     consent: ConsentMode | None = None
+    without_consents: WithoutConsents = "stop"
     labels: tuple[PlannedLabels, ...] = ()
     lists: tuple[ListPlace, ...] = ()
     vip_labels: frozenset[str] = frozenset()
@@ -81,23 +95,41 @@ class ExclusionPlan:
 
     @property
     def record_labels(self) -> tuple[PlannedLabels, ...]:
-        """The labels that concern the record alone."""
+        """The labels that concern the record alone, unless the record is the Patient."""
         return tuple(rule for rule in self.labels if rule.action != "exclude_patient")
 
     @property
     def concerns_patients(self) -> bool:
-        """Whether patients may be left out or masked."""
+        """Whether patients may be left out or masked: a label may be that of a Patient."""
         return bool(
-            self.consent
-            or self.patient_labels
-            or self.vip_action is not None
-            or self.minors_below is not None
+            self.consent or self.labels or self.vip_action is not None or self.minors_below is not None
         )
 
     @property
-    def known_only(self) -> bool:
-        """Whether patients of whom there is no Patient are left out: those of whom nothing is known."""
-        return self.consent == "opt_in" or self.minors_below is not None
+    def consent_rule(self) -> str:
+        """What tells the rule for Consents from others; empty without one."""
+        return json.dumps(["consent", self.consent]) if self.consent else ""
+
+    @property
+    def vip_rule(self) -> str:
+        """What tells the rule for protected people from others; empty without one."""
+        lists = [[place.path, place.variable] for place in self.lists]
+        return json.dumps(["vip", sorted(self.vip_labels), lists]) if self.vip_action else ""
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Those of which a later export may say more."""
+        found = (self.consent_rule, self.vip_rule, *(rule.rule for rule in self.labels))
+        return tuple(rule for rule in found if rule)
+
+    @property
+    def masks_patients(self) -> bool:
+        """Whether a patient's rows may stay without what they say."""
+        return (
+            self.vip_action == "mask"
+            or (self.minors_below is not None and self.minors_action == "mask")
+            or any(rule.action == "mask" for rule in self.labels)
+        )
 
     @property
     def resource_types(self) -> frozenset[str]:
@@ -107,7 +139,7 @@ class ExclusionPlan:
         )
 
     def __bool__(self) -> bool:
-        return self.concerns_patients or bool(self.labels)
+        return self.concerns_patients
 
     def explain(self) -> list[tuple[str, str]]:
         """Return who or what is left out and how, for people who look at the plan of a study."""
@@ -125,6 +157,7 @@ class ExclusionPlan:
         """Return a JSON-ready form for release documents; where lists are is not told."""
         return {
             "consent": self.consent,
+            "without_consents": self.without_consents if self.consent else None,
             "labels": [{"value_set": rule.value_set, "action": rule.action} for rule in self.labels],
             "vip": None if self.vip_action is None else {"lists": len(self.lists), "action": self.vip_action},
             "minors": None
@@ -160,17 +193,24 @@ def plan_exclusions(
         value_set = load_value_set(catalog, name)
         return value_set.title or name, spell_labels(_list_codes(value_set, place))
 
+    def read_labels(name: str) -> tuple[str, frozenset[str]]:
+        title, codes = read(name)
+        return title, codes | spell_labels([INLINE_LABEL])
+
     actions: dict[str, RecordAction] = {}
     for rule in (rule for spec in specs for rule in spec.labels):
         known = actions.get(rule.value_set, rule.action)
         actions[rule.value_set] = max(known, rule.action, key=_STRICTNESS.index)
     ordered = sorted(actions.items(), key=lambda item: -_STRICTNESS.index(item[1]))
-    labels = tuple(PlannedLabels(name, *_titled(read(name), action)) for name, action in ordered)
+    labels = tuple(PlannedLabels(name, *_titled(read_labels(name), action)) for name, action in ordered)
     vips = [spec.vip for spec in specs if spec.vip is not None]
     minors = [spec.minors for spec in specs if spec.minors is not None]
     lists = [ListPlace(vip.list or "", vip.variable or "") for vip in vips if vip.list or vip.variable]
     plan = ExclusionPlan(
         consent=max((spec.consent for spec in specs if spec.consent), key=_CONSENT.index, default=None),
+        without_consents=(
+            "stop" if any(one.consent and one.without_consents == "stop" for one in specs) else "publish"
+        ),
         labels=labels,
         lists=tuple(dict.fromkeys(lists)),
         vip_labels=frozenset().union(*(read(vip.labels)[1] for vip in vips if vip.labels)),
@@ -220,7 +260,8 @@ def _check_subjects(datasets: Mapping[str, DatasetPlan], place: str) -> None:
     for name, dataset in datasets.items():
         subject = dataset.redaction.subject
         if dataset.view is not None:
-            untold = not subject and bool(subject_path(dataset.view.resource))
+            names_patients = any(column.target == "Patient" for column in dataset.columns)
+            untold = not subject and (names_patients or bool(subject_path(dataset.view.resource)))
         else:
             untold = not any(
                 column.name == subject and column.target == "Patient" for column in dataset.columns
@@ -239,11 +280,10 @@ def _check_masking(plan: ExclusionPlan, datasets: Mapping[str, DatasetPlan], pla
     Raises:
         StudyError: An expectation demands values that masking takes away.
     """
-    masks_people = "mask" in {plan.vip_action, plan.minors_action if plan.minors_below is not None else ""}
     masks_records = any(rule.action == "mask" for rule in plan.record_labels)
     for name, dataset in datasets.items():
         concerned = (masks_records and dataset.view is not None) or (
-            masks_people and dataset.redaction.subject
+            plan.masks_patients and dataset.redaction.subject
         )
         if not concerned:
             continue

@@ -16,15 +16,19 @@ __all__ = [
     "RecordAction",
     "SubjectAction",
     "VipRule",
+    "WithoutConsents",
 ]
 
 ConsentMode = Literal["opt_out", "opt_in"]
+WithoutConsents = Literal["stop", "publish"]
 SubjectAction = Literal["exclude_patient", "mask"]
 RecordAction = Literal["exclude_patient", "exclude_record", "mask"]
 
 
 class LabelRule(StrictModel):
     """What becomes of records with a security label.
+
+    The label of a Patient concerns the patient, so that ``exclude_record`` and ``mask`` hold for all rows.
 
     Attributes:
         value_set: Value set of the catalog that lists the labels.
@@ -79,12 +83,16 @@ class ExclusionsSpec(StrictModel):
     Attributes:
         consent: ``opt_out``: patients whose latest Consent denies research; ``opt_in``: all but those whose
             latest Consent permits it; ``None``: Consents are not looked at.
+        without_consents: What to do with an export that holds no Consent at all. ``stop``: publish nothing,
+            since nobody can tell a server that exports none from one where nobody has any; ``publish``: the
+            site keeps no Consents.
         labels: Records with security labels, or their patients; the first rule that fits a record counts.
         vip: Patients on a list, or marked as such.
         minors: Patients below an age, or of unknown age.
     """
 
     consent: ConsentMode | None = None
+    without_consents: WithoutConsents = "stop"
     labels: tuple[LabelRule, ...] = ()
     vip: VipRule | None = None
     minors: MinorsRule | None = None

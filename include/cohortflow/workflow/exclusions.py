@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from cohortflow.engine import read_table, write_table
-from cohortflow.errors import ArtifactNotFoundError, MalformedDataError
+from cohortflow.errors import ArtifactNotFoundError
 from cohortflow.fhir.snapshot import TOMBSTONE_SCHEMA
 from cohortflow.model import SMALL_CELL
 from cohortflow.redaction.exclusions import (
+    ENCOUNTERS,
     EXCLUDED,
     LABELS,
     MASKED,
@@ -24,11 +25,15 @@ from cohortflow.redaction.exclusions import (
     has_label,
     mask_rows,
     maskable_columns,
+    names_any,
 )
 from cohortflow.redaction.risk import show_count, show_counts
-from cohortflow.workflow.exclusion_reader import EXCLUSIONS, ExclusionReader, digest_lists
+from cohortflow.workflow.exclusion_lists import digest_lists
+from cohortflow.workflow.exclusion_reader import EXCLUSIONS, ExclusionReader
+from cohortflow.workflow.exclusion_record import record_excluded
 
 if TYPE_CHECKING:
+    from cohortflow.redaction.exclusions import Reason
     from cohortflow.workflow.datasets import DatasetPlan
     from cohortflow.workflow.exclusion_plan import ExclusionPlan
     from cohortflow.workflow.run import Run
@@ -49,6 +54,7 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 _SUBJECTS: Final = f"{EXCLUSIONS}/subjects.parquet"
+_ENCOUNTERS: Final = f"{EXCLUSIONS}/encounters.parquet"
 _COUNTS: Final = f"{EXCLUSIONS}/counts.json"
 """In the work zone: counts that are too small to be shown."""
 _PATIENT, _CONSENT = "Patient", "Consent"
@@ -73,36 +79,31 @@ def label_records(run: Run, dataset: DatasetPlan, frame: pl.LazyFrame) -> pl.Laz
     return frame.drop(LABELS)
 
 
-def find_excluded(reader: ExclusionReader, malformed: Mapping[str, int]) -> dict[str, Any]:
+def find_excluded(reader: ExclusionReader) -> dict[str, Any]:
     """Find who is left out of a run, once its resources were read; keep it for ``clear_table``.
-
-    Args:
-        reader: The reader.
-        malformed: Malformed lines by resource type.
 
     Returns:
         Counts with small ones suppressed; empty where the study leaves nobody out.
 
     Raises:
-        MalformedDataError: A Consent cannot be read, or a denial names no patient.
-        ConfigurationError: A list is missing.
+        MalformedDataError: Somebody is to be left out, and nobody can tell who.
+        ConfigurationError: A list is missing, or the export holds no Consent.
     """
     plan, run = reader.plan, reader.run
     run.work.remove(_SUBJECTS)
     if not plan:
         return {}
-    if plan.consent and malformed.get(_CONSENT):
-        raise MalformedDataError(
-            f"{malformed[_CONSENT]} Consent lines are malformed, and each may be a denial.",
-            place=f"_quarantine/{_CONSENT}.parquet beside the export",
-            remedy="Ask the source's operator to mend them, and export again.",
-        )
     reader.read_labelled()
     taken = reader.snapshot.transaction_time
     end = run.interval.end
-    reasons = reader.reasons(min(end, taken), max(end, taken)) if plan.concerns_patients else []
+    reasons = reader.reasons(min(end, taken), max(end, taken))
     known = reader.known()
+    rules = {rule.rule for rule in plan.patient_labels}
+    for reason in (reason for reason in reasons if reason.rule in rules):
+        _keep_excluded(reader, reason)  # only now are all records read
     write_table(gather_subjects(known, reasons), "subjects", _SUBJECTS, run.work)
+    if plan.record_labels:
+        write_table(reader.encounters().lazy(), "encounters", _ENCOUNTERS, run.work)
     subjects = read_table(_SUBJECTS, run.work)
     steps = count_steps(subjects, known, reasons).to_dicts()
     masked = int(subjects.filter(pl.col(MASKED) & ~pl.col(EXCLUDED)).select(pl.len()).collect().item())
@@ -111,7 +112,7 @@ def find_excluded(reader: ExclusionReader, malformed: Mapping[str, int]) -> dict
     if plan.consent:
         exact["consents_exported"] = _CONSENT in reader.resources
         if not exact["consents_exported"]:
-            _log.warning("The export holds no Consent: nobody decided anything, or the server exports none.")
+            _log.warning("The export holds no Consent; the study is told that the site keeps none.")
     run.work.write(_COUNTS, json.dumps(exact).encode())
     shown = _show(exact)
     for entry in shown["patients"]:
@@ -124,26 +125,39 @@ def find_excluded(reader: ExclusionReader, malformed: Mapping[str, int]) -> dict
 def date_excluded(reader: ExclusionReader) -> pl.DataFrame:
     """Return who is excluded as of the export, dated like deletions, so that earlier intervals lose them too.
 
-    Age is left aside: it was another one at the end of another interval. So are labels of records other than
-    Patient, which are known only once all records were read.
+    It is kept for repeats that work on an older export. Age is left aside: it was another one at the end of
+    another interval. So are labels of records other than Patient, which are known only once all were read.
 
     Returns:
         Rows with ``TOMBSTONE_SCHEMA``, with the ids that merged records of these patients had.
 
     Raises:
-        MalformedDataError: A Consent cannot be read, or a denial names no patient.
-        ConfigurationError: A list is missing.
+        MalformedDataError: Somebody is to be left out, and nobody can tell who.
+        ConfigurationError: A list is missing, or the export holds no Consent.
     """
     taken = reader.snapshot.transaction_time
-    reasons = [reason for reason in reader.reasons(taken, taken, age=False) if not reason.masks]
-    gone = gather_subjects(pl.LazyFrame(schema={"patient_id": pl.String}), reasons)
-    ids = gone.filter(EXCLUDED).select(id="patient_id").collect(engine="streaming")
-    merged = reader.crosswalk.links.join(ids, left_on="survivor", right_on="id", how="semi").select("id")
-    return pl.concat([ids, merged]).select(
-        pl.lit(_PATIENT).alias("type"),
-        "id",
-        pl.lit(taken).cast(TOMBSTONE_SCHEMA["deleted_at"]).alias("deleted_at"),
+    found = [pl.DataFrame(schema={"patient_id": pl.String})]
+    for reason in reader.reasons(taken, taken, age=False):
+        ids = _keep_excluded(reader, reason)
+        found += [] if reason.masks else [ids]
+    return (
+        pl.concat(found)
+        .unique()
+        .select(
+            pl.lit(_PATIENT).alias("type"),
+            pl.col("patient_id").alias("id"),
+            pl.lit(taken).cast(TOMBSTONE_SCHEMA["deleted_at"]).alias("deleted_at"),
+        )
     )
+
+
+def _keep_excluded(reader: ExclusionReader, reason: Reason) -> pl.DataFrame:
+    """Keep whom a reason leaves out for repeats on older exports; return the ids, also of merged records."""
+    ids = reason.patients.drop_nulls().unique().collect(engine="streaming")
+    merged = reader.crosswalk.links.join(ids, left_on="survivor", right_on="patient_id", how="semi")
+    ids = pl.concat([ids, merged.select(patient_id="id")])
+    record_excluded(reader.run, reason.rule, ids, reader.snapshot.transaction_time)
+    return ids
 
 
 def _count_records(
@@ -196,6 +210,8 @@ def _show(exact: Mapping[str, Any]) -> dict[str, Any]:
 def clear_table(run: Run, dataset: DatasetPlan, frame: pl.LazyFrame) -> pl.LazyFrame:
     """Leave the rows of excluded patients out of a table, and mask those of masked ones.
 
+    So it is with rows that belong to labelled encounters. Rows of patients without a Patient go, too.
+
     Raises:
         ArtifactNotFoundError: Who is excluded was not found yet.
     """
@@ -203,22 +219,42 @@ def clear_table(run: Run, dataset: DatasetPlan, frame: pl.LazyFrame) -> pl.LazyF
     subject = dataset.redaction.subject
     if not plan.concerns_patients or not subject:
         return frame
+    frame = _clear_encounters(run, dataset, frame)
     subjects = read_table(_SUBJECTS, run.work)
     others = [
-        column.name
-        for column in dataset.columns
-        if column.target == _PATIENT and column.name != subject and not column.collection
+        column.name for column in dataset.columns if column.target == _PATIENT and column.name != subject
     ]
-    masks = plan.vip_action == "mask" or (plan.minors_below is not None and plan.minors_action == "mask")
     return clear_rows(
         frame,
         subjects,
         subject,
-        maskable=maskable_columns(dataset.columns) if masks else (),
-        # Ids of a reporting database may be others than FHIR's: what fits no Patient could be anybody's.
-        known_only=plan.known_only or dataset.view is None,
+        maskable=maskable_columns(dataset.columns) if plan.masks_patients else (),
+        # Of whom there is no Patient that can be read, nobody knows lists, labels, age or other records.
+        known_only=True,
         others=others,
     )
+
+
+def _clear_encounters(run: Run, dataset: DatasetPlan, frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Leave out or mask what belongs to labelled encounters; the frame is that of ``with_labels``."""
+    if dataset.view is None:  # of a reporting database, whose rows may name encounters of the export
+        names = [one.name for one in dataset.columns if one.target == "Encounter" and not one.collection]
+        if not names or not run.plan.exclusions.record_labels:
+            return frame
+        frame = frame.with_columns(pl.concat_list(names).alias(ENCOUNTERS))
+    elif ENCOUNTERS not in frame.collect_schema():
+        return frame
+    encounters = read_table(_ENCOUNTERS, run.work).collect()
+    for excluded in (True, False):
+        known = encounters.filter(pl.col("excluded") == excluded)["encounter_id"]
+        if known.is_empty():
+            continue
+        belongs = names_any(pl.col(ENCOUNTERS), known)
+        if excluded:
+            frame = frame.filter(~belongs)
+        else:
+            frame = mask_rows(frame, maskable_columns(dataset.columns), belongs)
+    return frame.drop(ENCOUNTERS)
 
 
 def load_steps(run: Run) -> list[dict[str, Any]]:

@@ -55,7 +55,7 @@ _VIEW: Final[dict[str, Any]] = {
 
 
 def read_subjects(run: Run, snapshot: Snapshot, resources: Iterable[str]) -> Crosswalk:
-    """Return the merges among a run's patients, after a look at whether they may be used at all.
+    """Return which of a run's patients are one person, after a look at whether they may be used at all.
 
     Args:
         run: The run.
@@ -86,7 +86,10 @@ def read_subjects(run: Run, snapshot: Snapshot, resources: Iterable[str]) -> Cro
             replaces.select(id="other", replaced_by="id"),
         ]
     )
-    return Crosswalk.of_links(links.collect())
+    # "seealso", "refer" and what nobody knows: the same person has another record, and both are used.
+    merges = pl.col("type").is_in(["replaced-by", "replaces"]).fill_null(value=False)
+    same = patients.filter(~merges).select("id", "other")
+    return Crosswalk.of_links(links.collect(), same.drop_nulls().collect())
 
 
 def follow_merges(frame: pl.LazyFrame, dataset: DatasetPlan, crosswalk: Crosswalk) -> pl.LazyFrame:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cohortflow.fhir.ndjson import read_views
 from cohortflow.fhir.views import compile_view
-from cohortflow.redaction import ProjectKey, classify_columns, load_policy, plan_redaction, redact
+from cohortflow.redaction import NO_AGES, ProjectKey, classify_columns, load_policy, plan_redaction, redact
 from cohortflow.workflow.study import Project
 
 
@@ -24,7 +24,9 @@ def main() -> None:
     key = ProjectKey.from_text(secrets.token_hex(32))
     read_views([view], [source]).execute(
         lambda frames: [
-            redact(frames[view.name], plan, key, as_of=date(2026, 11, 1)).sink_parquet(out, lazy=True)
+            redact(frames[view.name], plan, key, as_of=date(2026, 11, 1), ages=NO_AGES).sink_parquet(
+                out, lazy=True
+            )
         ]
     )
 

@@ -9,7 +9,7 @@ import pytest
 
 from cohortflow.errors import ArtifactNotFoundError, MalformedDataError, ViewError
 from cohortflow.fhir.decoding import Decoding
-from cohortflow.fhir.ndjson import MALFORMED_SCHEMA, Malformation, read_views
+from cohortflow.fhir.ndjson import LINES, MALFORMED_SCHEMA, OCCURRENCES, Malformation, read_views
 from cohortflow.fhir.views import compile_view
 
 
@@ -42,6 +42,7 @@ def ids(frame):
 
 
 GOOD = patient("good")
+FAMILY = {"name": "family", "path": "name.family"}
 BAD_LINES = [
     ('{"resourceType":"Patient","id":"1"', Malformation.NOT_JSON),
     ('{"resourceType":"Patient","id":', Malformation.NOT_JSON),
@@ -272,13 +273,53 @@ def test_steps_on_top_of_the_views_run_in_the_same_read(tmp_path):
 
 
 def test_several_values_are_an_error_without_the_values(tmp_path):
-    family = view("families", {"name": "family", "path": "name.family"})
+    family = view("families", FAMILY)
     file = write(tmp_path / "p.ndjson", patient("p", name=[{"family": "Secret"}, {"family": "Hidden"}]))
     with pytest.raises(ViewError, match="several values") as caught:
         read(file, views=[family])
     assert "Secret" not in str(caught.value)
     assert "Hidden" not in "".join(map(str, [caught.value, caught.value.__cause__]))
     assert "families" in caught.value.place
+
+
+@pytest.mark.parametrize("decoding", Decoding)
+def test_what_is_put_on_top_of_a_read_does_not_repeat_it(tmp_path, decoding):
+    lines = [patient(f"p{n}", gender=["male", "female"][n % 2]) for n in range(50)]
+    file = write(tmp_path / "p.ndjson", *lines, "")
+    views = [only("men", "gender = 'male'"), only("nobody", "gender = 'x'")]
+    decoded = []
+
+    def decode(build):
+        decoded.clear()
+        rows, _ = replace(read_views(views, [file], on_batch=decoded.append), decoding=decoding).execute(
+            build
+        )
+        return [len(frame) for frame in rows]
+
+    some = pl.col("id") == "p7"
+    for build, rows in [
+        (lambda frames: [frames["men"]], [25]),
+        (lambda frames: [frames["men"].filter(some), frames["nobody"].filter(some)], [0, 0]),
+        (lambda frames: [frames[LINES].filter(some)], [1]),
+        (lambda frames: [frames[OCCURRENCES].filter(some)], [1]),
+        (lambda frames: [frames[OCCURRENCES].filter(some), frames["men"]], [1, 25]),
+    ]:
+        assert decode(build) == rows
+        assert sum(decoded) == file.stat().st_size
+
+
+@pytest.mark.parametrize("decoding", Decoding)
+def test_what_a_malformed_line_holds_fails_no_view(tmp_path, decoding):
+    # Each of them would fail a view that saw it: the views want one family name.
+    names = [{"family": "A"}, {"family": "B"}]
+    modified = patient("modified", name=names, modifierExtension=[{"url": "u"}])
+    other = '{"resourceType":"Practitioner","id":"o","name":[{"family":"A"},{"family":"B"}]}'
+    file = write(tmp_path / "p.ndjson", modified, other, patient("good", name=names[:1]))
+    views = [only("where", "name.family = 'A'"), view("column", {"name": "id", "path": "id"}, FAMILY)]
+    for wanted in ([views[0]], [views[1]], views):
+        frames, malformed = replace(read_views(wanted, [file]), decoding=decoding).collect()
+        assert [frame["id"].to_list() for frame in frames.values()] == [["good"]] * len(wanted)
+        assert malformed["line"].to_list() == [1, 2]
 
 
 def test_views_must_fit_together():

@@ -40,6 +40,15 @@ def observation(key, status, updated=None):
     return {"resourceType": "Observation", "id": key, "status": status, **meta}
 
 
+UNREADABLE = {
+    "a modifierExtension": observation("a", "final")
+    | {"modifierExtension": [{"url": "http://hospital.example/not", "valueBoolean": True}]},
+    "a modifierExtension within": observation("a", "final")
+    | {"component": [{"modifierExtension": [{"url": "http://hospital.example/not", "valueBoolean": True}]}]},
+    "a wrong type": observation("a", {"x": 1}),
+}
+
+
 @pytest.fixture
 def write(tmp_path):
     """Writes an NDJSON file; returns its path."""
@@ -114,9 +123,29 @@ class TestOneExport:
         earlier, later = write(observation("a", "x")), write(observation("a", "y"))
         assert read(export(1, later, earlier))[0] == {"a": "x"}
 
-    def test_a_malformed_line_is_no_occurrence(self, write):
-        file = write(observation("a", "good"), '{"resourceType":"Observation","id":"a","status":{"x":1}}')
+    @pytest.mark.parametrize("unreadable", UNREADABLE.values(), ids=UNREADABLE)
+    def test_an_older_line_is_not_taken_for_one_that_cannot_be_read(self, write, unreadable):
+        file = write(observation("a", "old"), observation("b", "y"), unreadable)
         rows, met, _ = read(export(1, file))
+        assert (rows, met.malformed.height, met.duplicates) == ({"b": "y"}, 1, 1)
+
+    @pytest.mark.parametrize("unreadable", UNREADABLE.values(), ids=UNREADABLE)
+    def test_a_newer_line_counts_where_the_older_cannot_be_read(self, write, unreadable):
+        rows, met, _ = read(export(1, write(unreadable, observation("a", "mended"))))
+        assert (rows, met.malformed.height, met.duplicates) == ({"a": "mended"}, 1, 0)
+
+    def test_of_lines_that_tell_their_times_the_newer_counts_though_it_cannot_be_read(self, write):
+        file = write(
+            observation("a", {"x": 1}, "2026-02-01T00:00:00Z"),
+            observation("a", "old", "2026-01-01T00:00:00Z"),
+        )
+        assert read(export(1, file))[0] == {}
+
+    @pytest.mark.parametrize(
+        "line", ["{", '{"resourceType":"Patient","id":"a"}', '{"resourceType":"Observation"}']
+    )
+    def test_a_line_that_does_not_tell_whose_it_is_changes_nothing(self, write, line):
+        rows, met, _ = read(export(1, write(observation("a", "good"), line)))
         assert (rows, met.malformed.height, met.duplicates) == ({"a": "good"}, 1, 0)
 
     def test_duplicates_in_files_that_are_not_utf8(self, write, tmp_path):
@@ -128,6 +157,22 @@ class TestOneExport:
 
 
 class TestChain:
+    @pytest.mark.parametrize("unreadable", UNREADABLE.values(), ids=UNREADABLE)
+    def test_what_a_later_export_says_unreadably_is_not_what_an_earlier_said(self, write, unreadable):
+        full = export(1, write(observation("a", "old"), observation("b", "y")))
+        later = export(2, write(unreadable))
+        rows, met, _ = read(full, later)
+        assert (rows, met.malformed.height, met.unreadable, met.superseded) == ({"b": "y"}, 1, 1, 1)
+        rows, met, _ = read(full, later, export(3, write(observation("a", "mended"))))
+        assert rows == {"a": "mended", "b": "y"}
+        assert (met.malformed.height, met.unreadable) == (1, 0)
+
+    def test_an_unreadable_line_of_bytes_that_are_no_text_counts_too(self, write, tmp_path):
+        damaged = tmp_path / "damaged.ndjson"
+        damaged.write_bytes(b'{"resourceType":"Observation","id":"a","status":"\xff"}\n')
+        rows, _, _ = read(export(1, write(observation("a", "old"))), export(2, str(damaged)))
+        assert rows == {}
+
     def test_the_later_export_wins_whatever_last_updated_says(self, write):
         full = export(1, write(observation("a", "old", "2026-11-09T00:00:00Z"), observation("b", "y")))
         rows, met, calls = read(full, export(2, write(observation("a", "new", "2020-01-01T00:00:00Z"))))

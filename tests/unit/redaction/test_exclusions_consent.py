@@ -13,6 +13,8 @@ HL7 = "http://terminology.hl7.org/CodeSystem/"
 BEGIN, END = datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)
 RESEARCH = [{"system": HL7 + "v3-ActReason", "code": "HRESCH"}]
 TREATMENT = [{"system": HL7 + "v3-ActReason", "code": "TREAT"}]
+TRIALS = [{"system": HL7 + "v3-ActReason", "code": "CLINTRCH"}]
+SOMEBODY = {"actor": [{"role": {"text": "x"}, "reference": {"display": "y"}}]}
 DENY, PERMIT = {"type": "deny"}, {"type": "permit"}
 
 
@@ -58,6 +60,22 @@ def decide(tmp_path):
         pytest.param(consent(policy="OPTOUT"), False, id="denied by the policy's rule"),
         pytest.param(consent(policy="OPTIN"), True, id="permitted by the policy's rule"),
         pytest.param(consent(PERMIT, policy="OPTOUT"), False, id="both: the denial counts"),
+        pytest.param(consent(policy="OPTINR"), False, id="permitted with restrictions, wherever they stand"),
+        *(
+            pytest.param(
+                consent(PERMIT, policyRule={"coding": [{"code": code} | system]}),
+                False,
+                id=f"both, the denial as {code} of {system or 'no system'}",
+            )
+            for code in ("OPTOUT", "OPTOUTE", "optout")
+            for system in ({}, {"system": "http://hl7.org/fhir/v3/ActCode"}, {"system": "http://x.example"})
+        ),
+        pytest.param(
+            consent(policyRule={"coding": [{"system": "http://hl7.org/fhir/v3/ActCode", "code": "OPTIN"}]}),
+            True,
+            id="permitted by the policy's rule under its older name",
+        ),
+        pytest.param(consent(PERMIT, implicitRules="http://x.example/rules"), False, id="by other rules"),
         pytest.param(consent(), False, id="a research consent that says nothing"),
         pytest.param(consent({"type": "perhaps"}), False, id="a type that nobody knows"),
         pytest.param(consent(DENY, scope="patient-privacy"), False, id="privacy denied in general"),
@@ -80,6 +98,25 @@ def decide(tmp_path):
             consent(DENY, scope="patient-privacy", category=concept("consentcategorycodes", "npp")),
             None,
             id="a notice of privacy practices",
+        ),
+        pytest.param(
+            consent(
+                DENY,
+                scope="patient-privacy",
+                category={"coding": [{"system": "http://loinc.org", "code": "57016-8"}]},
+            ),
+            False,
+            id="denied on a form that national profiles give every consent",
+        ),
+        pytest.param(consent(PERMIT, dateTime="2030-01-01"), None, id="a permission of a later day"),
+        pytest.param(consent(PERMIT, dateTime="2026-11-01"), True, id="a permission of the last day"),
+        pytest.param(consent(DENY, dateTime="2030-01-01"), False, id="a denial of a later day"),
+        pytest.param(consent({**PERMIT, "purpose": TRIALS}), None, id="permitted for clinical trials alone"),
+        pytest.param(consent({**DENY, "purpose": TRIALS}), False, id="denied for clinical trials alone"),
+        pytest.param(
+            consent({**DENY, "purpose": TRIALS}, scope="treatment"),
+            False,
+            id="denied for research in passing",
         ),
         pytest.param(consent({**DENY, "purpose": TREATMENT}), None, id="denied for treatment alone"),
         pytest.param(consent({**DENY, "purpose": TREATMENT + RESEARCH}), False, id="denied for both"),
@@ -155,10 +192,49 @@ def test_one_consent(decide, made, decision):
         pytest.param(PERMIT, [{"purpose": RESEARCH}], False, id="an exception of no type"),
         pytest.param(PERMIT, [{**PERMIT, "provision": [DENY]}], False, id="a permission with exceptions"),
         pytest.param({}, [{**PERMIT, "purpose": RESEARCH}], True, id="no base, research permitted"),
+        pytest.param({}, [{**DENY, "purpose": RESEARCH}], False, id="no base, research denied"),
+        pytest.param(
+            {**DENY, **SOMEBODY},
+            [{**PERMIT, "purpose": RESEARCH}],
+            False,
+            id="denied to somebody but for research",
+        ),
+        pytest.param(
+            {**DENY, "purpose": TREATMENT},
+            [{**PERMIT, "purpose": RESEARCH}],
+            None,
+            id="an exception from what is denied for treatment",
+        ),
+        pytest.param(
+            PERMIT,
+            [{**PERMIT, "class": [{"code": "Condition"}]}],
+            False,
+            id="permitted, namely some records",
+        ),
+        pytest.param(PERMIT, [{**PERMIT, "purpose": TREATMENT}], False, id="permitted, namely for treatment"),
+        pytest.param(
+            PERMIT,
+            [{**PERMIT, "purpose": TREATMENT}, {**PERMIT, "purpose": RESEARCH}],
+            True,
+            id="permitted, namely for treatment and for research",
+        ),
+        pytest.param(
+            PERMIT,
+            [{**PERMIT, "purpose": RESEARCH, "period": {"end": "2026-10-15"}}],
+            False,
+            id="permitted, namely for a time that ended",
+        ),
+        pytest.param(DENY, [{**PERMIT, "purpose": TRIALS}], False, id="denied but for clinical trials"),
     ],
 )
 def test_exceptions(decide, base, exceptions, decision):
     assert decide(consent({**base, "provision": exceptions})).get("p1") is decision
+
+
+def test_a_permission_of_a_later_day_does_not_undo_a_denial(decide):
+    denied = consent(DENY, id="c1", dateTime="2026-05-01")
+    assert decide(denied, consent(PERMIT, id="c2", dateTime="2027-01-01")) == {"p1": False}
+    assert decide(denied, consent(PERMIT, id="c2", dateTime="2026-10-31")) == {"p1": True}
 
 
 @pytest.mark.parametrize(

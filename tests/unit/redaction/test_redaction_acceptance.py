@@ -11,7 +11,7 @@ from cohortflow.fhir.decoding import Malformation
 from cohortflow.fhir.ndjson import read_views
 from cohortflow.fhir.views import compile_view
 from cohortflow.model import Catalog, Column, ColumnType, DataInterval, EnvDeployment, PhiClass
-from cohortflow.redaction import Action, ProjectKey, load_policy, plan_redaction, redact
+from cohortflow.redaction import NO_AGES, Action, ProjectKey, load_policy, plan_redaction, redact
 from cohortflow.redaction.crosswalk import Crosswalk, find_subjects, index_identifiers
 from cohortflow.workflow.plan import compile_plan
 from cohortflow.workflow.run import Run
@@ -119,7 +119,7 @@ class TestCase22PlantedText:
         table = view.collect([resource])
         assert MARKER in str(table.to_dicts()), "the marker is there before redaction"
         plan = plan_redaction(name, view.columns, load_policy(CATALOG, policy))
-        redacted = redact(table.lazy(), plan, KEY, as_of=AS_OF).collect()
+        redacted = redact(table.lazy(), plan, KEY, as_of=AS_OF, ages=NO_AGES).collect()
         assert redacted.height == 1
         assert MARKER not in str(redacted.to_dicts())
         assert MARKER not in str(plan.explain())
@@ -145,7 +145,7 @@ class TestCase22PlantedText:
         )
         plan = plan_redaction("demo", columns, load_policy(CATALOG, policy))
         frame = pl.LazyFrame({"patient_id": ["p"], "on": [f"2020-01-01T10:00 {MARKER}"]})
-        assert MARKER not in str(redact(frame, plan, KEY, as_of=AS_OF).collect().to_dicts())
+        assert MARKER not in str(redact(frame, plan, KEY, as_of=AS_OF, ages=NO_AGES).collect().to_dicts())
         if plan.policy.default(PhiClass.DATE).action in {Action.SHIFT, Action.GENERALIZE}:
             with pytest.raises(PolicyError) as caught:
                 redact(frame.with_columns(on=pl.lit([MARKER])), plan, KEY, as_of=AS_OF)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from cohortflow.errors import PolicyError
 from cohortflow.model import Catalog, Column, ColumnType
 from cohortflow.redaction import (
+    NO_AGES,
     Override,
     PolicySettings,
     ProjectKey,
@@ -25,6 +26,7 @@ INTEGER, FLOAT = ColumnType.INTEGER, ColumnType.FLOAT
 SUBJECT = Column("patient_id", STRING, ("Patient.id",), target="Patient")
 DAY = Column("day", STRING, ("Condition.recordedDate",))
 SEEN = Column("seen_at", DATETIME, ("Encounter.period.start",))
+RECORD = Column("observation_id", STRING, ("Observation.id",))
 VALUE = Column("value", FLOAT, ("Observation.valueQuantity.value",))
 NUMBER = Column("number", INTEGER, ("Observation.valueInteger",))
 CODE = Column("code", STRING, ("Condition.code.coding.code",))
@@ -35,11 +37,12 @@ EXPERT = load_policy(Catalog.default(), "expert")
 def run(column, values, *, subjects=None, override=None, scrub=None, key=KEY, **settings):
     policy = EXPERT.configure(PolicySettings(**settings))
     overrides = {column.name: Override(**override, reason="Set by the expert.")} if override else {}
-    plan = plan_redaction("demo", [SUBJECT, column], policy, overrides)
-    frame = pl.DataFrame({"patient_id": subjects or ["p0"] * len(values), column.name: values})
+    plan = plan_redaction("demo", [SUBJECT, column, RECORD], policy, overrides)
+    subjects = subjects or ["p0"] * len(values)
+    frame = pl.DataFrame({"patient_id": subjects, column.name: values, "observation_id": subjects})
     dtypes = {DATETIME: pl.Datetime("us", "UTC"), INTEGER: pl.Int64, FLOAT: pl.Float64, STRING: pl.String}
     frame = frame.with_columns(pl.col(column.name).cast(dtypes[column.type]))
-    return redact(frame.lazy(), plan, key, as_of=AS_OF, scrub=scrub).collect().to_series(1)
+    return redact(frame.lazy(), plan, key, as_of=AS_OF, scrub=scrub, ages=NO_AGES).collect().to_series(1)
 
 
 DAYS = KEY.shift_days("p0", 365)  # -164 would be a golden value of another id

@@ -48,6 +48,31 @@ def test_ids_of_merged_records_become_those_of_what_is_left():
     assert found["other"].to_list() == ["a"] * 4
 
 
+@pytest.mark.parametrize(
+    ("links", "same", "people"),
+    [
+        ([], [("a", "b")], [{"a", "b"}]),
+        ([], [("a", "b"), ("c", "b"), ("d", "e")], [{"a", "b", "c"}, {"d", "e"}]),
+        ([("old", "b")], [("a", "old")], [{"a", "b"}]),
+        # Of a record that two others replace, the one follows, and the other is the same person all the same.
+        ([("old", "a"), ("old", "b")], [], [{"a", "b"}]),
+        ([("a", "b"), ("b", "a")], [], []),
+        ([("a", "b")], [("a", "a"), (None, "b")], []),
+    ],
+)
+def test_records_of_one_person_are_found_over_any_number_of_links(links, same, people):
+    schema = {"id": pl.String, "other": pl.String}
+    found = Crosswalk.of_links(
+        pl.DataFrame(links, schema={"id": pl.String, "replaced_by": pl.String}, orient="row"),
+        pl.DataFrame(same, schema=schema, orient="row"),
+    )
+    for person in people:
+        for one in person:
+            patients = found.add_same_people(pl.LazyFrame({"patient_id": [one, "x"]}))
+            assert set(patients.collect()["patient_id"]) == {*person, "x"}
+    assert set(found.people["id"]) == set().union(*people)
+
+
 def test_merged_records_have_no_rows_of_their_own():
     frame = pl.LazyFrame({"patient_id": ["a", "b", None]})
     found = crosswalk(("a", "b")).leave_out_merged(frame, "patient_id").collect()

@@ -9,6 +9,7 @@ import pytest
 from cohortflow.errors import PolicyError, ProjectKeyError
 from cohortflow.model import Catalog, Column, ColumnType, PhiClass
 from cohortflow.redaction import (
+    NO_AGES,
     Override,
     ProjectKey,
     Rule,
@@ -34,7 +35,7 @@ def run(name, columns, data, *, key=KEY, overrides=None, **changes):
     plan = plan_redaction("demo", [SUBJECT, *columns], policy(name, **changes), overrides)
     rows = len(next(iter(data.values())))
     frame = pl.DataFrame({"patient_id": [f"p{row}" for row in range(rows)]} | data)
-    return redact(frame.lazy(), plan, key, as_of=AS_OF).collect()
+    return redact(frame.lazy(), plan, key, as_of=AS_OF, ages=NO_AGES).collect()
 
 
 def one(name, column, values, **changes):
@@ -163,6 +164,21 @@ def test_a_placeholder_for_no_end_does_not_tell_the_shift(name):
     moments = [dt.datetime(9999, 12, 31, 23, 59, tzinfo=dt.UTC)]
     assert one(name, SEEN, moments) == [None]
     assert one(name, DAY, ["9999-12-31", "2099-12-31T23:59:59Z", "9999"]) == [None] * 3
+
+
+@pytest.mark.parametrize("name", ["shifted_dates", "expert"])
+def test_a_placeholder_for_unknown_does_not_tell_the_shift(name):
+    onset = Column("onset", DATE, ("Condition.onsetDateTime",))
+    epoch, dummy, real = dt.date(1970, 1, 1), dt.date(1900, 1, 1), dt.date(1970, 1, 2)
+    shifted = one(name, onset, [epoch, real, dummy])
+    assert shifted[0] is None
+    assert abs(shifted[1] - real) <= dt.timedelta(days=365)
+    # What lies before all dates that may be told does not move with the patient's.
+    assert shifted[2] == dt.date(1936, 1, 1)
+    assert one(name, SEEN, [dt.datetime(1970, 1, 1, tzinfo=dt.UTC)]) == [None]
+    whole, month, year = one(name, DAY, ["1970-01-01T00:00:00Z", "1970-01", "1970"])
+    assert whole is None
+    assert (len(month), len(year)) == (7, 4), "a partial date is what is known"
 
 
 def test_a_placeholder_is_no_year_that_the_leak_gate_would_take_for_something_else():
@@ -332,8 +348,10 @@ def test_numbers_and_codes_pass_unchanged():
         Column("code", STRING, ("Condition.code.coding.code",)),
         Column("value", ColumnType.FLOAT, ("Observation.valueQuantity.value",)),
         Column("mapped", STRING, phi=PhiClass.SAFE_CODE),
+        Column("observation_id", STRING, ("Observation.id",)),
     ]
-    redacted = run("safe_harbor", columns, {"code": ["44054006"], "value": [7.2], "mapped": ["E11"]})
+    row = {"code": ["44054006"], "value": [7.2], "mapped": ["E11"], "observation_id": ["o1"]}
+    redacted = run("safe_harbor", columns, row)
     assert redacted.select("code", "value", "mapped").row(0) == ("44054006", 7.2, "E11")
 
 
@@ -348,7 +366,9 @@ def test_large_tables_get_the_same_pseudonyms_and_shifts_as_small_ones():
         }
     )
     plan = plan_redaction("demo", [SUBJECT, encounter, BIRTH], policy("shifted_dates"))
-    whole = redact(frame.lazy(), plan, KEY, as_of=AS_OF).collect()
-    parts = [redact(part.lazy(), plan, KEY, as_of=AS_OF).collect() for part in frame.iter_slices(500)]
+    whole = redact(frame.lazy(), plan, KEY, as_of=AS_OF, ages=NO_AGES).collect()
+    parts = [
+        redact(part.lazy(), plan, KEY, as_of=AS_OF, ages=NO_AGES).collect() for part in frame.iter_slices(500)
+    ]
     assert whole.equals(pl.concat(parts))
     assert whole["patient_id"][150] == KEY.pseudonym("Patient", "p1")

@@ -1,5 +1,6 @@
 """What the leak gate reads of a source, and that its parts and limits hide nothing."""
 
+import hashlib
 import json
 
 import polars as pl
@@ -18,7 +19,10 @@ from cohortflow.redaction.leaks import (
     load_common_words,
 )
 from cohortflow.redaction.leaks import scan as scan_module
+from cohortflow.redaction.leaks import sweep as sweep_module
 from cohortflow.redaction.leaks import terms as terms_module
+from cohortflow.redaction.leaks.columns import ColumnCheck, FormRule
+from cohortflow.redaction.leaks.sweep import sweep_table
 
 CATALOG = Catalog.default()
 
@@ -104,10 +108,83 @@ def test_parts_of_the_dictionary_find_as_much_as_the_whole(monkeypatch, size):
 
 
 def test_tables_read_in_parts_are_counted_once(monkeypatch):
-    monkeypatch.setattr(scan_module, "_ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(sweep_module, "_ROWS_AT_ONCE", 3)
     monkeypatch.setattr(scan_module, "_BYTES_AT_ONCE", 1)
     texts = ["Lemkein", "no"] * 5 + [None]
     assert scan_texts(names(("Lemkein", "Abram")), texts) == {("name", 5)}
+
+
+PSEUDONYM = "0" * 31 + "a"
+IDS = (
+    Column(
+        "row_id", ColumnType.STRING, ("Encounter.id",), tags={"cohortflow/role": "key"}, target="Encounter"
+    ),
+    Column(
+        "patient_id",
+        ColumnType.STRING,
+        ("Encounter.subject.reference",),
+        tags={"cohortflow/role": "subject"},
+        target="Patient",
+    ),
+)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 1000])
+@pytest.mark.parametrize("waiting", [0, 4, 1000])
+def test_pseudonyms_looked_at_in_parts_are_counted_once(monkeypatch, rows, waiting):
+    monkeypatch.setattr(sweep_module, "_ROWS_AT_ONCE", rows)
+    monkeypatch.setattr(scan_module, "_PSEUDONYMS_AT_ONCE", waiting)
+    raw, hashed = "ab" * 16, hashlib.md5(b"p1", usedforsecurity=False).hexdigest()
+    facts = pl.DataFrame(
+        [("id", raw, "Encounter", None, None), ("id", "p1", "Patient", None, None)],
+        schema=FACTS,
+        orient="row",
+    )
+    table = pl.LazyFrame(
+        {
+            "row_id": [raw, PSEUDONYM, "Encounter/1", None, *["0" * 32] * 3],
+            "patient_id": [hashed, "p1", hashed, PSEUDONYM, None, "p1", "p1"],
+        }
+    )
+    plan = plan_redaction("t", IDS, load_policy(CATALOG, "safe_harbor"))
+    scan = LeakScan(facts, common=frozenset(), patterns=(), as_of_year=2026)
+    scan.add_table("t", table, plan)
+    report = scan.finish()
+    assert {(leak.place, leak.rule, leak.count) for leak in report.leaks} == {
+        ("t.row_id", "id of the source", 1),
+        ("t.row_id", "not a pseudonym", 1),
+        ("t.patient_id", "pseudonym without a key", 2),
+        ("t.patient_id", "not a pseudonym", 3),
+    }
+    assert report.cells == 14
+
+
+@pytest.mark.parametrize("rows", [1, 1000])
+def test_values_of_every_type_are_searched(monkeypatch, rows):
+    monkeypatch.setattr(sweep_module, "_ROWS_AT_ONCE", rows)
+    facts = names(("Lemkein", "Abram"))
+    number = facts.with_columns(kind=pl.lit("identifier"), value=pl.lit("123456789"), second=None).cast(FACTS)
+    columns = {
+        "text": (["by Lemkein", None], ColumnType.STRING, "name"),
+        "list": ([["x", "Lemkein"], []], ColumnType.STRING, "name"),
+        "structure": ([{"a": "Lemkein"}, None], ColumnType.STRING, "name"),
+        "whole": ([123456789, 5], ColumnType.INTEGER, "identifier"),
+        "decimal": ([123456789.0, float("nan")], ColumnType.DECIMAL, "identifier"),
+    }
+    for name, (cells, kind, rule) in columns.items():
+        plan = plan_redaction(
+            "t", [Column(name, kind, ("Encounter.class.code",))], load_policy(CATALOG, "safe_harbor")
+        )
+        scan = LeakScan(pl.concat([facts, number]), common=frozenset(), patterns=(), as_of_year=2026)
+        scan.add_table("t", pl.LazyFrame({name: cells}), plan)
+        assert [(leak.rule, leak.count) for leak in scan.finish().leaks] == [(rule, 1)], name
+
+
+def test_a_form_may_be_judged_by_a_column_that_is_not_searched():
+    aged = ColumnCheck("value", forms=((FormRule.AGE, pl.col("is_age") & (pl.col("value") > 90)),))
+    table = pl.LazyFrame({"is_age": [True, False, True], "value": [95, 95, 40]})
+    (batch,) = sweep_table(table, (aged, ColumnCheck("is_age")), ())
+    assert batch.broken == {("value", str(FormRule.AGE)): 1}
 
 
 def test_a_clean_report_passes_and_says_what_was_searched():

@@ -9,7 +9,7 @@ import pytest
 from cohortflow.errors import CatalogError, PolicyError
 from cohortflow.model import Catalog, Column, ColumnType
 from cohortflow.patterns import load_patterns
-from cohortflow.redaction import Override, ProjectKey, load_policy, plan_redaction, redact
+from cohortflow.redaction import NO_AGES, Override, ProjectKey, load_policy, plan_redaction, redact
 from cohortflow.redaction.leaks import FACTS, LeakScan, load_common_words
 from cohortflow.redaction.scrub import (
     TAGS,
@@ -215,7 +215,7 @@ class TestColumns:
         scrubber = TextScrubber(KNOWN, LEXICON, PATTERNS, plan_dates(plan.policy, KEY, AS_OF))
         columns = ColumnScrubber(scrubber, plan.subject)
         frame = pl.LazyFrame({"patient_id": [subject] * len(values), column.name: values})
-        result = redact(frame, plan, KEY, as_of=AS_OF, scrub=columns).collect()
+        result = redact(frame, plan, KEY, as_of=AS_OF, scrub=columns, ages=NO_AGES).collect()
         return result[column.name].to_list(), columns.count()[column.name]
 
     def test_texts_move_by_the_days_of_the_table(self):
@@ -248,7 +248,7 @@ class TestColumns:
             "Mrs. White, näher".encode(),
             b"%PDF-1.7 White",
             b"\xff\xd8\xff White",
-            b"<b>Wh</b>ite",
+            rb"{\rtf1 {\b Wh}ite}",
             b"ok\x00",
         ]
         values = [*(base64.b64encode(content).decode() for content in contents), "no base64!", None]

@@ -11,7 +11,7 @@ from cohortflow.fhir.ndjson import read_views
 from cohortflow.fhir.views import compile_view
 from cohortflow.model import Catalog
 from cohortflow.quality import Outcome, Severity, bind_suite, load_suite, validate_dataset
-from cohortflow.redaction import ProjectKey, load_policy, plan_redaction, redact
+from cohortflow.redaction import NO_AGES, ProjectKey, load_policy, plan_redaction, redact
 from cohortflow.workflow.plan import StepKind, compile_plan
 
 CATALOG = Catalog.default()
@@ -60,7 +60,7 @@ def test_synthea_passes_redaction_and_validation(resource):
         frame = frames[view.name]
         assert frame.schema == view.schema
         plan = plan_redaction(view.name, view.columns, load_policy(CATALOG, "safe_harbor"))
-        redacted = redact(frame.lazy(), plan, KEY, as_of=AS_OF).collect()
+        redacted = redact(frame.lazy(), plan, KEY, as_of=AS_OF, ages=NO_AGES).collect()
         assert redacted.columns == [column.name for column in plan.output_columns]
         if plan.subject:
             assert redacted.height == frame.get_column(plan.subject).count()

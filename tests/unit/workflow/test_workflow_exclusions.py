@@ -38,7 +38,13 @@ def test_nothing_is_left_out_unless_somebody_asks_for_it(plan):
     made = plan()
     assert not made.exclusions
     assert made.exclusions.resource_types == set()
-    assert made.exclusions.describe() == {"consent": None, "labels": [], "vip": None, "minors": None}
+    assert made.exclusions.describe() == {
+        "consent": None,
+        "without_consents": None,
+        "labels": [],
+        "vip": None,
+        "minors": None,
+    }
 
 
 def test_production_asks_for_consents_and_labels_of_every_study(plan):
@@ -152,9 +158,53 @@ def test_a_dataset_that_does_not_say_whose_its_rows_are_is_refused(plan, project
     path.write_text(json.dumps(view))
     suite = project_copy.root / "include/catalog/expectations/procedure.json"
     suite.write_text(json.dumps({"name": "procedure", "expectations": []}))
-    assert plan({"labels": [{"value_set": "sensitivity_hiv"}]}).exclusions
+    assert not plan({}).exclusions
+    for rule in ({"consent": "opt_out"}, {"labels": [{"value_set": "sensitivity_hiv"}]}):
+        with pytest.raises(StudyError, match="'procedure' does not say whose"):
+            plan(rule)
+
+
+def test_a_dataset_that_names_patients_only_in_passing_is_refused(plan, project_copy):
+    view = {
+        "resourceType": "ViewDefinition",
+        "name": "procedure",
+        "status": "active",
+        "resource": "Group",
+        "select": [
+            {"column": [{"name": "procedure_id", "path": "getResourceKey()"}]},
+            {
+                "forEach": "member",
+                "column": [{"name": "patient_id", "path": "entity.getReferenceKey(Patient)"}],
+            },
+        ],
+    }
+    (project_copy.root / "include/catalog/views/procedure.json").write_text(json.dumps(view))
+    suite = project_copy.root / "include/catalog/expectations/procedure.json"
+    suite.write_text(json.dumps({"name": "procedure", "expectations": []}))
     with pytest.raises(StudyError, match="'procedure' does not say whose"):
-        plan({"consent": "opt_out"})
+        plan({"minors": {}})
+
+
+@pytest.mark.parametrize(
+    ("study", "least", "wanted"),
+    [
+        ({"consent": "opt_out"}, None, "stop"),
+        ({"consent": "opt_out", "without_consents": "publish"}, None, "publish"),
+        ({"consent": "opt_out", "without_consents": "publish"}, {"consent": "opt_out"}, "stop"),
+        ({"without_consents": "publish"}, {"consent": "opt_out"}, "stop"),
+        ({"consent": "opt_in"}, {"consent": "opt_out", "without_consents": "publish"}, "stop"),
+        ({}, {"consent": "opt_out", "without_consents": "publish"}, "publish"),
+        ({"minors": {}}, {"consent": "opt_out", "without_consents": "publish"}, "publish"),
+    ],
+)
+def test_an_export_without_consents_counts_only_where_everybody_says_so(plan, study, least, wanted):
+    assert plan(study, least=least).exclusions.without_consents == wanted
+
+
+def test_the_label_for_labels_within_a_record_counts_as_every_label(plan):
+    made = plan({"labels": [{"value_set": "sensitivity_hiv"}, {"value_set": "sensitivity_genetics"}]})
+    inline = "http://terminology.hl7.org/CodeSystem/v3-ActCode|PROCESSINLINELABEL"
+    assert all(inline in rule.codes for rule in made.exclusions.labels)
 
 
 def test_people_read_what_is_left_out(plan):

@@ -40,6 +40,7 @@ def test_merges_are_read_from_both_sides(open_run, snapshot):
     )
     crosswalk = read_subjects(open_run(), patients, ["Patient"])
     assert crosswalk.links.rows() == [("a", "b"), ("c", "d")]
+    assert crosswalk.people.rows() == [("b", "b"), ("d", "d"), ("x", "b"), ("y", "d")]
 
 
 def test_without_patients_there_are_no_merges(open_run, snapshot):

@@ -34,7 +34,8 @@ _SCOPE: Final = "http://terminology.hl7.org/CodeSystem/consentscope"
 _CATEGORY: Final = "http://terminology.hl7.org/CodeSystem/consentcategorycodes"
 _ACT_CODE: Final = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
 _ACT_REASON: Final = "http://terminology.hl7.org/CodeSystem/v3-ActReason"
-_LOINC: Final = "http://loinc.org"
+# Names that these systems had in STU3, and as object identifiers.
+_ACT_CODES: Final = (_ACT_CODE, "http://hl7.org/fhir/v3/ActCode", "urn:oid:2.16.840.1.113883.5.4")
 
 
 def _codes(system: str, codes: str) -> list[str]:
@@ -49,19 +50,24 @@ _RESEARCH: Final = [
 _RESEARCH_PURPOSES: Final = _codes(
     _ACT_REASON, "HRESCH BIORCH CLINTRCH CLINTRCHNPC CLINTRCHPC DSRCH POARCH PRECLINTRCH TRANSRCH"
 )
+# The others are parts of it: who permits clinical trials has not permitted every study.
+_ANY_RESEARCH: Final = _codes(_ACT_REASON, "HRESCH")
 _OTHER_SCOPES: Final = _codes(_SCOPE, "treatment adr")
 _OTHER_CATEGORIES: Final = [
     # Advance directives, and papers that a patient has merely taken note of.
+    # Not LOINC 57016-8, "privacy policy acknowledgement": national profiles give it to every consent.
     *_codes(_CATEGORY, "acd dnr emrgonly hcd npp polst"),
-    *_codes(_LOINC, "57016-8"),
 ]
 _OTHER_PURPOSES: Final = _codes(
     _ACT_REASON,
     "TREAT CAREMGT ETREAT BTG HPAYMT CLMATTCH COVAUTH COVERAGE ELIGDTRM ELIGVER ENROLLM REMITADV HOPERAT "
     "HMARKT HDIRECT MEMADMIN PATADMIN PATRQT FAMRQT PWATRNY SUPNWK PUBHLTH DISASTER THREAT",
 )
-_OPT_IN: Final = _codes(_ACT_CODE, "OPTIN OPTINR")
-_OPT_OUT: Final = _codes(_ACT_CODE, "OPTOUT OPTOUTE")
+_OPT_IN: Final = [rule for system in _ACT_CODES for rule in _codes(system, "OPTIN OPTINR")]
+# With restrictions, which stand wherever they may.
+_RESTRICTED: Final = [rule for system in _ACT_CODES for rule in _codes(system, "OPTINR")]
+# Whatever their system is.
+_OPT_OUT: Final = ["OPTOUT", "OPTOUTE"]
 # Neither in force nor refused.
 _IDLE: Final = ["draft", "proposed", "inactive", "entered-in-error"]
 
@@ -99,6 +105,8 @@ CONSENT_VIEW: Final[dict[str, Any]] = {
                 _coded("scopes", "scope.coding"),
                 _coded("categories", "category.coding"),
                 _coded("policy_rules", "policyRule.coding"),
+                {"name": "policy_codes", "path": "policyRule.coding.code", "collection": True},
+                {"name": "has_implicit_rules", "path": "implicitRules.exists()"},
                 *_provision("base", "provision"),
                 {"name": "is_exception", "path": "provision.provision.exists()"},
             ]
@@ -119,7 +127,7 @@ def decide_consents(consents: pl.LazyFrame, *, begin: datetime, end: datetime) -
     """Return what each Consent decides about research, where it decides anything.
 
     A denial counts where it is in force at any moment from ``begin`` to ``end``, a permission where it is
-    during all of it.
+    during all of it. A permission that is given later than ``end`` is none yet.
 
     Args:
         consents: Rows of ``CONSENT_VIEW``.
@@ -131,37 +139,48 @@ def decide_consents(consents: pl.LazyFrame, *, begin: datetime, end: datetime) -
         it may mean and a permission the earliest, so that in doubt the denial is the newer.
     """
     false = pl.lit(value=False)
-    named = _any(pl.col("scopes"), _RESEARCH) | _any(pl.col("categories"), _RESEARCH)
-    named |= _any(pl.col("base_purposes"), _RESEARCH_PURPOSES)
-    named_in_exception = _any(pl.col("exception_purposes"), _RESEARCH_PURPOSES)
+    about = _any(pl.col("scopes"), _RESEARCH) | _any(pl.col("categories"), _RESEARCH)
+    named = about | _any(pl.col("base_purposes"), _ANY_RESEARCH)
+    named_in_exception = _any(pl.col("exception_purposes"), _ANY_RESEARCH)
     is_exception = pl.col("is_exception").fill_null(value=False)
+    permits_in_exception = is_exception & (pl.col("exception_type") == "permit").fill_null(false)
     facts = consents.with_columns(
         named=named,
         elsewhere=_all(pl.col("scopes"), _OTHER_SCOPES) | _all(pl.col("categories"), _OTHER_CATEGORIES),
-        denies=(pl.col("base_type") == "deny").fill_null(false) | _any(pl.col("policy_rules"), _OPT_OUT),
+        denies=(pl.col("base_type") == "deny").fill_null(false)
+        | pl.col("policy_codes")
+        .list.eval(pl.element().str.strip_chars().str.to_uppercase().is_in(_OPT_OUT))
+        .list.any()
+        .fill_null(false),
         allows=(pl.col("base_type") == "permit").fill_null(false) | _any(pl.col("policy_rules"), _OPT_IN),
         other_purpose=_all(pl.col("base_purposes"), _OTHER_PURPOSES),
-        purpose_fits=_no(pl.col("base_purposes")) | _any(pl.col("base_purposes"), _RESEARCH_PURPOSES),
+        purpose_fits=_no(pl.col("base_purposes")) | _any(pl.col("base_purposes"), _ANY_RESEARCH),
+        is_limited=pl.col("base_limited").fill_null(value=True)
+        | pl.col("has_implicit_rules").fill_null(value=True)
+        | _any(pl.col("policy_rules"), _RESTRICTED),
         touched=_overlaps("base", begin, end),
         covered=_covers("base", begin, end),
         is_denied=is_exception & _denies_in_exception(begin, end),
-        is_granted=is_exception
-        & (pl.col("exception_type") == "permit").fill_null(false)
+        # Where a permission permits something in particular, that may be all that it permits.
+        is_particular=permits_in_exception,
+        is_granted=permits_in_exception
         & ~pl.col("exception_has_exceptions").fill_null(value=True)
         & ~pl.col("exception_limited").fill_null(value=True)
         & (named_in_exception | (_no(pl.col("exception_purposes")) & named))
         & _covers("exception", begin, end),
-        named_somewhere=named | named_in_exception,
+        named_somewhere=about
+        | _any(pl.col("base_purposes"), _RESEARCH_PURPOSES)
+        | _any(pl.col("exception_purposes"), _RESEARCH_PURPOSES),
     )
     # A Consent has one row per exception: what is said of it as a whole is the same in all of them.
     whole = facts.group_by("consent_id").agg(
         pl.col("patient_id", "status", "date_time", "elsewhere", "named", "denies", "allows").first(),
-        pl.col("other_purpose", "purpose_fits", "touched", "covered", "base_limited").first(),
-        pl.col("is_denied", "is_granted", "named_somewhere").any(),
+        pl.col("other_purpose", "purpose_fits", "touched", "covered", "is_limited").first(),
+        pl.col("is_denied", "is_granted", "is_particular", "named_somewhere").any(),
     )
     permission = pl.col("allows") & ~pl.col("denies")
     refused = ~pl.col("status").is_in(["active", *_IDLE]).fill_null(value=False)
-    limited = pl.col("base_limited").fill_null(value=True)
+    low, high = span_of(pl.col("date_time"), "date")
     permits = (
         pl.when(refused)
         .then(false)
@@ -175,21 +194,21 @@ def decide_consents(consents: pl.LazyFrame, *, begin: datetime, end: datetime) -
         .then(false)
         .when(permission & ~(pl.col("named") & pl.col("purpose_fits")))
         .then(None)  # it permits something else
-        .when(permission & limited)
+        .when(permission & (pl.col("is_limited") | (pl.col("is_particular") & ~pl.col("is_granted"))))
         .then(false)
         .when(permission)
         .then(pl.when(pl.col("covered")).then(pl.lit(value=True)))
-        .when(pl.col("is_granted"))
+        .when(pl.col("is_granted") & pl.col("purpose_fits") & ~pl.col("is_limited"))
         .then(pl.when(pl.col("covered")).then(pl.lit(value=True)).otherwise(false))
         .when(pl.col("other_purpose"))
         .then(None)
         .otherwise(false)
     )
-    low, high = span_of(pl.col("date_time"), "date")
-    about = ~(pl.col("elsewhere") & ~pl.col("named_somewhere"))
+    in_scope = ~(pl.col("elsewhere") & ~pl.col("named_somewhere"))
+    too_early = pl.col("permits") & (low > end).fill_null(value=False)
     return (
         whole.with_columns(permits=permits)
-        .filter(pl.col("permits").is_not_null() & about)
+        .filter(pl.col("permits").is_not_null() & in_scope & ~too_early)
         .select(
             "consent_id",
             "patient_id",

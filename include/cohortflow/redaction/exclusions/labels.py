@@ -17,10 +17,31 @@ from cohortflow.fhir.elements import find_element
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["LABELS", "add_labels", "has_label", "label_view", "spell_labels", "subject_path"]
+__all__ = [
+    "ENCOUNTERS",
+    "INLINE_LABEL",
+    "LABELS",
+    "UNCLEAR",
+    "add_labels",
+    "encounter_path",
+    "has_label",
+    "label_view",
+    "names_any",
+    "spell_labels",
+    "subject_path",
+]
 
 LABELS: Final = "cohortflow_labels"
 """Column with the labels of a row's resource, each as ``system|code``."""
+
+ENCOUNTERS: Final = "cohortflow_encounters"
+"""Column with the ids of the encounters that a row's resource belongs to, or is a part of."""
+
+UNCLEAR: Final = "cohortflow_unclear"
+"""Column of ``label_view``: whether a resource names its patient in a way that gives no id."""
+
+INLINE_LABEL: Final = ("http://terminology.hl7.org/CodeSystem/v3-ActCode", "PROCESSINLINELABEL")
+"""The label that says: parts of the resource bear labels of their own. Which ones is not read."""
 
 _BASIS: Final = "http://hl7.org/fhir/uv/security-label-ds4p/StructureDefinition/extension-sec-label-basis"
 _COLUMN: Final[dict[str, Any]] = {
@@ -46,26 +67,43 @@ _SPELLINGS: Final = {
 def add_labels(view: Mapping[str, Any]) -> dict[str, Any]:
     """Return a ViewDefinition with the column ``LABELS``, so that the view's own read yields it.
 
+    Where resources of the view's type belong to encounters, it has the column ``ENCOUNTERS``, too.
+
     Raises:
-        StudyError: The view has a column of this name.
+        StudyError: The view has a column of one of these names.
     """
     document = copy.deepcopy(dict(view))
-    if f'"{LABELS}"' in str(document).replace("'", '"'):
+    text = str(document).replace("'", '"')
+    if taken := [name for name in (LABELS, ENCOUNTERS) if f'"{name}"' in text]:
         raise StudyError(
-            f"The view '{document.get('name')}' has a column '{LABELS}'.", remedy="Rename that column."
+            f"The view '{document.get('name')}' has a column '{taken[0]}'.", remedy="Rename that column."
         )
-    document["select"] = [*document["select"], {"column": [_COLUMN]}]
+    columns = [_COLUMN, *_encounter_columns(str(document["resource"]))]
+    document["select"] = [*document["select"], {"column": columns}]
     return document
 
 
-def label_view(resource: str) -> dict[str, Any]:
-    """Return a ViewDefinition of a resource type's labels: ``record_id, patient_id, LABELS``.
+def _encounter_columns(resource: str) -> list[dict[str, Any]]:
+    path = encounter_path(resource)
+    return [{"name": ENCOUNTERS, "path": path, "collection": True}] if path else []
 
-    ``patient_id`` is missing where resources of the type name no patient.
+
+def label_view(resource: str) -> dict[str, Any]:
+    """Return a ViewDefinition of a resource type's labels: ``record_id, patient_id, UNCLEAR, LABELS``.
+
+    ``patient_id`` and ``UNCLEAR`` are missing where resources of the type name no patient. Of Encounters it
+    has ``ENCOUNTERS``, too.
     """
-    columns: list[dict[str, Any]] = [{"name": "record_id", "path": "getResourceKey()"}, _COLUMN]
+    columns: list[dict[str, Any]] = [{"name": "record_id", "path": "getResourceKey()"}]
     if path := subject_path(resource):
-        columns.insert(1, {"name": "patient_id", "path": path})
+        columns.append({"name": "patient_id", "path": path})
+    if name := _subject_element(resource):
+        # A Group or a Device is no patient; a contained resource or a logical identifier may be one.
+        unclear = f"{name}.exists() and {name}.getReferenceKey().empty()"
+        columns.append({"name": UNCLEAR, "path": unclear})
+    columns.append(_COLUMN)
+    if resource == "Encounter":
+        columns += _encounter_columns(resource)
     return {
         "resourceType": "ViewDefinition",
         "name": "exclusions_labels",
@@ -79,12 +117,31 @@ def subject_path(resource: str) -> str:
     """Return the FHIRPath of the patient that resources of a type belong to, or an empty text."""
     if resource == "Patient":
         return "getResourceKey()"
+    name = _subject_element(resource)
+    return f"{name}.getReferenceKey(Patient)" if name else ""
+
+
+def _subject_element(resource: str) -> str:
     for name in _SUBJECTS:
         element = find_element(resource, name)
         if element is None or element.many or element.types != ("Reference",):
             continue
         if not element.targets or "Patient" in element.targets:
-            return f"{name}.getReferenceKey(Patient)"
+            return name
+    return ""
+
+
+def encounter_path(resource: str) -> str:
+    """Return the FHIRPath of the encounters that resources of a type belong to, or an empty text."""
+    if resource == "Encounter":
+        return "partOf.getReferenceKey(Encounter)"
+    for name in ("encounter", "context"):
+        element = find_element(resource, name)
+        if element is not None and element.types != ("Reference",):
+            # DocumentReference.context.encounter
+            name, element = f"{name}.encounter", find_element(element.types[0], "encounter")  # noqa: PLW2901
+        if element is not None and "Encounter" in element.targets:
+            return f"{name}.getReferenceKey(Encounter)"
     return ""
 
 
@@ -98,6 +155,22 @@ def spell_labels(codings: Iterable[tuple[str, str]]) -> frozenset[str]:
         f"{spelling}|{code}"
         for system, code in codings
         for spelling in (system, *_SPELLINGS.get(system, ()), "")
+    )
+
+
+def names_any(ids: pl.Expr, known: pl.Series) -> pl.Expr:
+    """Return whether a list holds one of some ids, never null; none of them appears in the query plan.
+
+    Args:
+        ids: Such as ``ENCOUNTERS``.
+        known: The ids.
+    """
+    import polars as pl
+
+    return ids.map_batches(
+        lambda lists: lists.list.eval(pl.element().is_in(known.implode())).list.any().fill_null(value=False),
+        return_dtype=pl.Boolean,
+        is_elementwise=True,
     )
 
 

@@ -52,11 +52,13 @@ class Reason:
         criterion: What readers of the counts are told.
         patients: ``patient_id: str``: whom it holds for, in any order, possibly more than once.
         masks: Whether their rows stay, without what they say.
+        rule: What tells the rule from others, in whatever run; empty where it depends on the run.
     """
 
     criterion: str
     patients: pl.LazyFrame = field(repr=False)
     masks: bool = False
+    rule: str = ""
 
 
 def gather_subjects(known: pl.LazyFrame, reasons: Sequence[Reason]) -> pl.LazyFrame:
@@ -130,8 +132,8 @@ def clear_rows(
 ) -> pl.LazyFrame:
     """Leave out the rows of excluded patients, and mask those of masked ones.
 
-    Rows without a patient go as well, since nobody can say whose they are. References to excluded patients in
-    other columns become null.
+    Rows without a patient go as well, since nobody can say whose they are. References in other columns, to
+    patients whose rows go, become null; in lists they are left out.
 
     Args:
         frame: A view's rows, in memory-bounded form.
@@ -140,26 +142,43 @@ def clear_rows(
         maskable: Columns that masking empties.
         known_only: Whether rows of patients who are not among ``subjects`` go, too: where people are left out
             for what is not known of them.
-        others: Further columns with ids of patients.
+        others: Further columns with ids of patients, or with lists of them.
     """
     from cohortflow.redaction.exclusions.masking import mask_rows
 
     excluded = subjects.filter(EXCLUDED).select(subject_id="patient_id")
+    cleared = subjects.filter(~pl.col(EXCLUDED)).select(subject_id="patient_id")
     if known_only:
-        cleared = subjects.filter(~pl.col(EXCLUDED)).select(subject_id="patient_id")
         frame = frame.join(cleared, left_on=subject, right_on="subject_id", how="semi", maintain_order="left")
     else:
         frame = frame.filter(pl.col(subject).is_not_null()).join(
             excluded, left_on=subject, right_on="subject_id", how="anti", maintain_order="left"
         )
     for name in others:
-        flag = f"@{name}"
-        marked = excluded.with_columns(pl.lit(value=True).alias(flag))
-        frame = frame.join(marked, left_on=name, right_on="subject_id", how="left", maintain_order="left")
-        frame = frame.with_columns(pl.when(pl.col(flag).is_null()).then(pl.col(name))).drop(flag)
+        listed = cleared if known_only else excluded
+        frame = _clear_references(frame, name, listed, keep=known_only)
     names = tuple(maskable)
     if not names:
         return frame
     masked = subjects.filter(MASKED).select("patient_id", pl.lit(value=True).alias("@masked"))
     frame = frame.join(masked, left_on=subject, right_on="patient_id", how="left", maintain_order="left")
     return mask_rows(frame, names, pl.col("@masked")).drop("@masked")
+
+
+def _clear_references(frame: pl.LazyFrame, name: str, listed: pl.LazyFrame, *, keep: bool) -> pl.LazyFrame:
+    """Set ids in a column to null where they are listed, or where they are not; take them out of lists."""
+    flag, row = f"@{name}", "@row"
+    marked = listed.with_columns(pl.lit(value=True).alias(flag))
+    known = pl.col(flag).is_not_null()
+    wanted = known if keep else ~known
+    if frame.collect_schema()[name] != pl.List(pl.String):
+        frame = frame.join(marked, left_on=name, right_on="subject_id", how="left", maintain_order="left")
+        return frame.with_columns(pl.when(wanted).then(pl.col(name))).drop(flag)
+    frame = frame.with_row_index(row)
+    ids = frame.select(row, name).explode(name, empty_as_null=True).drop_nulls(name)
+    ids = ids.join(marked, left_on=name, right_on="subject_id", how="left").filter(wanted)
+    left = ids.group_by(row).agg(pl.col(name).alias(flag))
+    frame = frame.join(left, on=row, how="left", maintain_order="left")
+    return frame.with_columns(pl.col(flag).fill_null(pl.lit([], dtype=pl.List(pl.String))).alias(name)).drop(
+        flag, row
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -11,11 +12,13 @@ import polars as pl
 
 from cohortflow.model import PhiClass
 from cohortflow.redaction.actions import Action, Generalization
+from cohortflow.redaction.ages import age_limit, means_age, unit_columns
 from cohortflow.redaction.kernel import MASK
 from cohortflow.redaction.keys import PSEUDONYM_DIGITS
 from cohortflow.redaction.leaks.facts import PERSONS
 from cohortflow.redaction.plan import ColumnRedaction, RedactionPlan
 from cohortflow.redaction.policy import RedactionPolicy
+from cohortflow.redaction.results import AgeMatch
 from cohortflow.redaction.zip3 import OUTSIDE
 
 __all__ = ["ColumnCheck", "FormRule", "plan_checks"]
@@ -47,7 +50,7 @@ class ColumnCheck:
 
     Attributes:
         name: The column.
-        forms: Rule and Boolean expression that is true for a value that breaks it.
+        forms: Rule and Boolean expression that is true for each value that breaks it; it may leave rows out.
         searched: Whether its values are searched for identifiers.
         pseudonyms: Whether it holds pseudonyms.
         key: Whether these are the rows' own: each different, and no person's.
@@ -56,8 +59,9 @@ class ColumnCheck:
         derived: Its values come from the catalog, not from the record: what maps and units add.
         overridden: The study keeps it against its class.
         uris: Canonical URIs or versions, which may hold a date.
-        dates: The policy lets true dates out.
-        geography: The policy lets towns or postal codes out.
+        dates: The policy lets true dates out, or the study those of this column.
+        geography: The policy lets towns or postal codes out, or the study those of this column.
+        decided: What the study lets out of this column alone, with a written reason; empty for nothing.
     """
 
     name: str
@@ -72,6 +76,7 @@ class ColumnCheck:
     uris: bool = False
     dates: bool = False
     geography: bool = False
+    decided: str = ""
 
 
 def plan_checks(plan: RedactionPlan, schema: pl.Schema, *, as_of_year: int) -> tuple[ColumnCheck, ...]:
@@ -92,10 +97,15 @@ def plan_checks(plan: RedactionPlan, schema: pl.Schema, *, as_of_year: int) -> t
             rule = (FormRule.UNPLANNED, pl.col(name).is_not_null())
             checks.append(ColumnCheck(name, (rule,), searched=True, dates=dates, geography=geography))
             continue
+        decided = _decided(entry)
+        true_dates = dates or decided == _DECISIONS[PhiClass.DATE]
         checks.append(
             ColumnCheck(
                 name,
-                forms=tuple(_forms(entry, name, dtype, plan, floor, dates=dates)),
+                forms=(
+                    *_forms(entry, name, dtype, plan, floor, dates=true_dates),
+                    *_aged_results(entry, name, dtype, plan, schema),
+                ),
                 searched=_is_searched(entry, dtype),
                 pseudonyms=entry.treatment.action is Action.HASH,
                 key=entry.column.tags.get("cohortflow/role") == "key" and entry.kind not in PERSONS,
@@ -104,11 +114,24 @@ def plan_checks(plan: RedactionPlan, schema: pl.Schema, *, as_of_year: int) -> t
                 derived=not entry.column.paths and entry.column.phi in _CODES,
                 overridden=entry.overridden,
                 uris=_ends(entry.column.paths, _URI_STEPS),
-                dates=dates,
-                geography=geography,
+                dates=true_dates,
+                geography=geography or decided == _DECISIONS[PhiClass.GEOGRAPHIC],
+                decided=decided,
             )
         )
     return tuple(checks)
+
+
+_DECISIONS: Final = {PhiClass.DATE: "dates", PhiClass.GEOGRAPHIC: "towns and postal codes"}
+
+
+def _decided(entry: ColumnRedaction) -> str:
+    """Say what a study keeps as it is, against its policy: a decision that has a name and a reason.
+
+    It holds for this kind of identifier in this column. A name in a column of dates is found all the same.
+    """
+    kept = entry.overridden and entry.treatment.action is Action.KEEP
+    return _DECISIONS.get(entry.column.phi, "") if kept else ""
 
 
 def _lets_dates(policy: RedactionPolicy) -> bool:
@@ -155,10 +178,49 @@ def _forms(
             if not dtype.is_temporal():
                 yield FormRule.DATE, value.is_not_null()
             elif floor is not None:
-                yield FormRule.AGE, value.dt.year() < floor
+                yield FormRule.AGE, _is_before(value, dtype, floor)
         case _:
             if dtype.is_temporal() and not dates:
                 yield FormRule.DATE, value.is_not_null()
+
+
+def _aged_results(
+    entry: ColumnRedaction, name: str, dtype: pl.DataType, plan: RedactionPlan, schema: pl.Schema
+) -> Iterable[tuple[FormRule, pl.Expr]]:
+    """Hold numbers that are shown as they are against the code that the row itself shows."""
+    cap = plan.policy.age_cap
+    kept = entry.treatment.action is Action.KEEP and dtype.is_numeric()
+    if entry.ages is None or entry.ages.match is not AgeMatch.NUMBER or cap is None or not kept:
+        return
+    place = entry.ages.place
+    shown = {
+        other.column.name: pl.col(other.output.name).cast(pl.String)
+        for other in plan.columns
+        if other.output is not None and other.treatment.action is Action.KEEP and other.output.name in schema
+    }
+    codes = [
+        shown[other.column.name]
+        for other in plan.columns
+        if other.column.paths == (place.code_path,) and other.column.name in shown
+    ]
+    if not codes:
+        return
+    is_age = pl.any_horizontal(means_age(code, plan.policy.age_codes, place) for code in codes)
+    # Only ages are looked at: most results are none, and units are dear to read.
+    units = [shown[unit].filter(is_age) for unit in unit_columns(entry, plan) if unit in shown]
+    limits = [age_limit(unit, cap) for unit in units]
+    bare = [unit.is_null() for unit in units]
+    if not limits and any(path.endswith(".value") for path in entry.column.paths):
+        return  # of which unit it is, the row does not show
+    years = pl.when(pl.all_horizontal(pl.lit(value=True), *bare)).then(cap + 1.0)
+    yield FormRule.AGE, pl.col(name).filter(is_age).cast(pl.Float64) > pl.coalesce(*limits, years)
+
+
+def _is_before(value: pl.Expr, dtype: pl.DataType, year: int) -> pl.Expr:
+    if isinstance(dtype, pl.Datetime):
+        start = pl.lit(datetime(year, 1, 1), dtype=pl.Datetime(dtype.time_unit))  # noqa: DTZ001  # zone follows
+        return value < start.dt.replace_time_zone(dtype.time_zone)
+    return value.dt.year() < year
 
 
 def _generalized(

@@ -36,11 +36,16 @@ def normalize(texts: pl.Series) -> pl.Series:
     wide = texts.str.contains(r"[^\x00-\x7f]")
     if wide.any():
         texts = texts.scatter(wide.arg_true(), _fold(texts.filter(wide)))
-    words = texts.str.to_lowercase().str.replace_all(_NO_WORD, " ").str.replace_all("  +", " ")
-    return (" " + words.str.strip_chars(" ") + " ").str.replace("^ +$", " ")
+    return texts.to_frame("text").select(_words(pl.col("text"))).to_series().alias(texts.name)
 
 
-_NO_WORD: Final = r"[^\pL\pN ]+"
+_NO_WORD: Final = r"[^\pL\pN]+"  # with the spaces between words
+
+
+def _words(text: pl.Expr) -> pl.Expr:
+    """In one plan: a source's terms are made of many short columns."""
+    words = text.str.to_lowercase().str.replace_all(_NO_WORD, " ").str.strip_chars(" ")
+    return pl.when(words == "").then(pl.lit(" ")).otherwise(pl.lit(" ") + words + pl.lit(" "))
 
 
 def _unescape(texts: pl.Series) -> pl.Series:

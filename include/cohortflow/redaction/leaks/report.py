@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from cohortflow.errors import LeakError
@@ -45,6 +46,7 @@ class LeakReport:
         candidates: How many different values of a column hold something that the column may not hold,
             before it was asked whose row it is.
         documents: Names of the documents that were searched.
+        decided: By column, what the study lets out of it with a written reason, and was not counted there.
     """
 
     leaks: tuple[Leak, ...] = ()
@@ -55,6 +57,7 @@ class LeakReport:
     values: int = 0
     candidates: int = 0
     documents: tuple[str, ...] = ()
+    decided: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def clean(self) -> bool:
@@ -73,6 +76,7 @@ class LeakReport:
             "values": self.values,
             "candidates": self.candidates,
             "documents": list(self.documents),
+            "decided": dict(self.decided),
         }
 
 

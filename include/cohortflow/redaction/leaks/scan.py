@@ -18,6 +18,7 @@ from cohortflow.redaction.leaks.normalize import normalize
 from cohortflow.redaction.leaks.report import Leak, LeakReport
 from cohortflow.redaction.leaks.search import TextSearch
 from cohortflow.redaction.leaks.shift import UNSHIFTED, count_unshifted
+from cohortflow.redaction.leaks.sweep import as_text, inner_type, sweep_table
 from cohortflow.redaction.leaks.terms import TermRule, iterate_terms, unkeyed_hashes
 from cohortflow.redaction.plan import RedactionPlan
 
@@ -26,10 +27,9 @@ __all__ = ["LeakScan", "Pseudonymize"]
 Pseudonymize = Callable[[pl.Series], pl.Series]
 """Patients' ids to what they have become in the tables."""
 
-_ROWS_AT_ONCE: Final = 2_000_000
+_PSEUDONYMS_AT_ONCE: Final = 2_000_000
 _BYTES_AT_ONCE: Final = 64_000_000
 _KEPT_FACTS: Final = 200_000
-_WHOLE_NUMBER: Final = 1_000_000
 _LONG_NUMBER: Final = 9
 _UNKEYED, _RAW = "pseudonym without a key", TermRule.RAW_ID.value
 
@@ -79,7 +79,7 @@ class LeakScan:
         self._search = TextSearch(self._terms, (one for one in patterns if one.kind != "code"))
         self._kept: list[pl.DataFrame] | None = None
         self._tables: list[_Table] = []
-        self._pending: list[pl.DataFrame] = []
+        self._pending: dict[tuple[int, str], list[pl.Series]] = {}
         self._pending_bytes = 0
         self._candidates: list[pl.DataFrame] = []
         self._leaks: Counter[tuple[str, str]] = Counter()
@@ -88,6 +88,7 @@ class LeakScan:
         digests = unkeyed_hashes(self._facts)
         ids = self._facts.filter(pl.col("kind") == FactKind.ID.value)["value"]
         opaque = ids.filter(ids.str.contains(OPAQUE_IDS)).unique()
+        self._opaque_ids = not opaque.is_empty()
         self._known = pl.concat(
             pl.DataFrame({"value": values}).with_columns(pl.lit(rule).alias("rule"))
             for rule, values in ((_UNKEYED, digests), (_RAW, opaque))
@@ -110,10 +111,34 @@ class LeakScan:
         table = _Table(name, frame, subject if subject in schema else "", checks)
         self._tables.append(table)
         self._columns += len(checks)
-        self._check_forms(table)
-        searched = [check for check in checks if check.searched]
-        for part in _parts(frame):
-            self._gather(part, searched)
+        # Where no id of the source looks like a pseudonym, the form of a row's own says enough.
+        hashed = {
+            check.name: check for check in checks if check.pseudonyms and (self._opaque_ids or not check.key)
+        }
+        met: dict[str, list[pl.DataFrame]] = {column: [] for column in hashed}
+        waiting = 0
+        for batch in sweep_table(frame, checks, hashed):
+            self._cells += batch.rows * len(checks)
+            for (column, rule), count in batch.broken.items():
+                self._leaks[f"{name}.{column}", rule] += count
+            for column, values in batch.texts.items():
+                self._keep(len(self._tables) - 1, column, values)
+            for column, counted in batch.pseudonyms.items():
+                met[column].append(counted)
+                waiting += counted.height
+            if waiting > _PSEUDONYMS_AT_ONCE:
+                self._look_at(table, hashed, met)
+                waiting = 0
+        self._look_at(table, hashed, met)
+
+    def _look_at(
+        self, table: _Table, hashed: dict[str, ColumnCheck], met: dict[str, list[pl.DataFrame]]
+    ) -> None:
+        """Check the pseudonyms that were met, and forget them."""
+        for column, parts in met.items():
+            if parts:
+                self._check_pseudonyms(table, hashed[column], pl.concat(parts))
+                parts.clear()
 
     def add_shifted(self, name: str, before: pl.LazyFrame, after: pl.LazyFrame, plan: RedactionPlan) -> None:
         """Check that the dates of a table were moved where its plan says so.
@@ -185,6 +210,12 @@ class LeakScan:
             values=self._values,
             candidates=self._flagged,
             documents=tuple(document.name for document in self._documents),
+            decided={
+                f"{table.name}.{check.name}": check.decided
+                for table in self._tables
+                for check in table.checks
+                if check.decided
+            },
         )
 
     def _terms(self) -> Iterator[pl.DataFrame]:
@@ -196,75 +227,44 @@ class LeakScan:
             self._kept = list(iterate_terms(self._facts, self._common))
         yield from self._kept
 
-    def _check_forms(self, table: _Table) -> None:
-        """Count the values that have not the form that redaction gives them, in one streamed pass."""
-        tests = {
-            (check.name, str(rule)): broken.sum()
-            for check in table.checks
-            for rule, broken in check.forms
-            if check.key or not check.pseudonyms
-        }
-        keys = list(tests)
-        row = (
-            table.frame.select(
-                pl.len().alias("rows"), *(tests[key].alias(str(n)) for n, key in enumerate(keys))
-            )
-            .collect(engine="streaming")
-            .row(0)
-        )
-        self._cells += row[0] * len(table.checks)
-        for (column, rule), count in zip(keys, row[1:], strict=True):
-            self._leaks[f"{table.name}.{column}", rule] += count or 0
-        self._check_pseudonyms(table)
-
-    def _check_pseudonyms(self, table: _Table) -> None:
+    def _check_pseudonyms(self, table: _Table, check: ColumnCheck, met: pl.DataFrame) -> None:
         """Count pseudonyms that are none: by form, by ids that look like one, by digests without a key.
 
-        Those of other rows' resources repeat, so each is looked at once. A row's own are all different; where
-        no id of the source looks like a pseudonym, their form says enough.
+        Those of other rows' resources repeat, so each is looked at once.
         """
-        opaque = not self._known.filter(pl.col("rule") == _RAW).is_empty()
-        checks = [check for check in table.checks if check.pseudonyms and (opaque or not check.key)]
-        plans = [
-            table.frame.select(pl.col(check.name).cast(pl.String, strict=False).alias("value"))
-            .drop_nulls()
-            .group_by("value")
-            .len()
-            for check in checks
-        ]
-        for check, met in zip(checks, pl.collect_all(plans, engine="streaming"), strict=True):
-            place = f"{table.name}.{check.name}"
-            for rule, broken in () if check.key else check.forms:
-                bad = met.rename({"value": check.name}).filter(broken)
-                self._leaks[place, str(rule)] += int(bad["len"].sum())
-            for rule, count in (
-                met.join(self._known, on="value").group_by("rule").agg(pl.col("len").sum()).iter_rows()
-            ):
-                self._leaks[place, rule] += count
+        place = f"{table.name}.{check.name}"
+        met = met.group_by("value").agg(pl.col("len").sum())
+        for rule, broken in () if check.key else check.forms:
+            bad = met.rename({"value": check.name}).filter(broken)
+            self._leaks[place, str(rule)] += int(bad["len"].sum())
+        known = met.join(self._known, on="value").group_by("rule").agg(pl.col("len").sum())
+        for rule, count in known.iter_rows():
+            self._leaks[place, rule] += count
 
-    def _gather(self, part: pl.LazyFrame, checks: list[ColumnCheck]) -> None:
-        """Take the different values of columns along; search when there are enough of them."""
-        schema = part.collect_schema()
-        plans = [_distinct(part, check.name, schema[check.name]) for check in checks]
-        frames = pl.collect_all(plans, engine="streaming")
-        for check, frame in zip(checks, frames, strict=True):
-            if frame.is_empty():
-                continue
-            self._pending.append(
-                frame.with_columns(
-                    pl.lit(len(self._tables) - 1, dtype=pl.UInt32).alias("table"),
-                    pl.lit(check.name).alias("column"),
-                )
-            )
-            self._pending_bytes += int(frame.estimated_size())
-        if self._pending_bytes > _BYTES_AT_ONCE:
+    def _keep(self, table: int, column: str, values: pl.Series) -> None:
+        """Take the different values of a column along; search when there are enough of them."""
+        if values.is_empty():
+            return
+        self._pending.setdefault((table, column), []).append(values)
+        self._pending_bytes += int(values.estimated_size())
+        if self._pending_bytes < _BYTES_AT_ONCE:
+            return
+        # What repeats from batch to batch, such as codes, is no reason to search yet.
+        self._pending = {place: [pl.concat(parts).unique()] for place, parts in self._pending.items()}
+        self._pending_bytes = sum(int(parts[0].estimated_size()) for parts in self._pending.values())
+        if self._pending_bytes > _BYTES_AT_ONCE // 2:
             self._flush()
 
     def _flush(self) -> None:
         if not self._pending:
             return
-        places = pl.concat(self._pending).unique()
-        self._pending, self._pending_bytes = [], 0
+        places = pl.concat(
+            pl.DataFrame({"value": pl.concat(parts).unique()}).with_columns(
+                pl.lit(table, dtype=pl.UInt32).alias("table"), pl.lit(column).alias("column")
+            )
+            for (table, column), parts in self._pending.items()
+        )
+        self._pending, self._pending_bytes = {}, 0
         texts = places["value"].unique()
         found = self._search.find(texts)
         self._values += len(texts)
@@ -307,7 +307,7 @@ class LeakScan:
         cells = table.frame.select(pl.col(column).alias("value"), subject.alias("subject"))
         if isinstance(dtype, pl.List | pl.Array):
             cells = cells.explode("value")
-        cells = cells.with_columns(_as_text(pl.col("value"), _inner(dtype)))
+        cells = cells.with_columns(as_text(pl.col("value"), inner_type(dtype)))
         wanted = rows.select(pl.col("value").unique())
         met = (
             cells.join(wanted.lazy(), on="value")
@@ -330,33 +330,3 @@ class LeakScan:
 
 _PLACE: Final = ("table", "column")
 _IN_DOCUMENTS: Final = ["pattern fhir_reference", "pattern ssn", "pattern email"]
-
-
-def _parts(frame: pl.LazyFrame) -> Iterator[pl.LazyFrame]:
-    rows = int(frame.select(pl.len()).collect(engine="streaming").item())
-    for offset in range(0, rows, _ROWS_AT_ONCE):
-        yield frame if rows <= _ROWS_AT_ONCE else frame.slice(offset, _ROWS_AT_ONCE)
-
-
-def _distinct(frame: pl.LazyFrame, column: str, dtype: pl.DataType) -> pl.LazyFrame:
-    """Return the different values of a column as text: of numbers, those with seven digits or more."""
-    value = frame.select(pl.col(column).alias("value")).drop_nulls()
-    if dtype.is_numeric():
-        value = value.filter(pl.col("value").abs() >= _WHOLE_NUMBER)
-        if not dtype.is_integer():
-            value = value.filter(pl.col("value") == pl.col("value").round())
-    if isinstance(dtype, pl.List | pl.Array):
-        value = value.explode("value").drop_nulls()
-    return value.unique().select(_as_text(pl.col("value"), _inner(dtype)).alias("value"))
-
-
-def _inner(dtype: pl.DataType) -> pl.DataType:
-    return dtype.inner if isinstance(dtype, pl.List | pl.Array) else dtype  # type: ignore[return-value]
-
-
-def _as_text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    if isinstance(dtype, pl.Struct):
-        return value.struct.json_encode()
-    if dtype.is_numeric() and not dtype.is_integer():
-        return value.cast(pl.Int64, strict=False).cast(pl.String)
-    return value.cast(pl.String, strict=False)

@@ -30,6 +30,9 @@ _MASKED: Final = r"[\pL\pN][*•█#]{2,}|[*•█#]{2,}[-. ]?[\pL\pN]|\b[xX]{3}
 _MOVED: Final = r"\[DATE \d{4}-\d{2}-\d{2}\]"
 """What scrubbing makes of a date that it moves; the date within may be anybody's day of birth."""
 
+_WORDS_UP_TO: Final = 16_000_000
+"""Bytes of texts up to which finding out their words costs less than an automaton of all terms."""
+
 FORMS: Final = {"partly masked value": _MASKED}
 """Forms that are searched for beside the catalog's patterns."""
 
@@ -68,15 +71,19 @@ class TextSearch:
     def _find_terms(self, texts: pl.DataFrame) -> pl.DataFrame:
         searched = texts.select("row", normalize(texts["text"]).alias("text")).filter(pl.col("text") != " ")
         found = [FOUND.to_frame()]
+        words = _vocabulary(searched["text"])
         for terms in self._terms() if searched.height else ():
-            patterns = terms["term"].unique().implode()
+            possible = terms if words is None else terms.filter(_may_occur(words))
+            if possible.is_empty():
+                continue
+            patterns = possible["term"].unique().implode()
             held = searched.filter(pl.col("text").str.contains_any(patterns))
             if held.is_empty():
                 continue
             inside = pl.col("text").str.extract_many(patterns, overlapping=True)
             hits = held.with_columns(inside.alias("term")).explode("term").unique()
             whole = (pl.col("text") == pl.col("term")).alias("whole")
-            found.append(hits.join(terms, on="term").select("row", "term", "rule", "weak", "owner", whole))
+            found.append(hits.join(possible, on="term").select("row", "term", "rule", "weak", "owner", whole))
         return pl.concat(found)
 
     def _find_patterns(self, texts: pl.DataFrame) -> pl.DataFrame:
@@ -96,3 +103,20 @@ class TextSearch:
             pl.lit(None, dtype=pl.String).alias("owner"),
             pl.lit(value=False).alias("whole"),
         )
+
+
+def _vocabulary(texts: pl.Series) -> pl.Series | None:
+    """Return the different words of normalised texts; ``None`` where these are too many to be of use."""
+    if texts.str.len_bytes().sum() > _WORDS_UP_TO:
+        return None
+    return texts.str.split(" ").explode().unique()
+
+
+def _may_occur(words: pl.Series) -> pl.Expr:
+    """Whether a term can stand in texts of these words: without its first word it does not.
+
+    It spares the automaton of all terms where the texts are short, such as the codes of a table. Terms that
+    are searched for within words are kept.
+    """
+    first = pl.col("term").str.extract(r"^ ([^ ]+) ")
+    return first.is_null() | first.is_in(words.implode())

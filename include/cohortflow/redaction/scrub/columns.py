@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from datetime import date
 from functools import partial
@@ -10,19 +11,21 @@ from typing import Final
 import polars as pl
 from polars.exceptions import ComputeError
 
+from cohortflow.fhir.elements import base_type, list_elements
 from cohortflow.model import Column, PhiClass
 from cohortflow.redaction.actions import Action
 from cohortflow.redaction.keyed import add_keyed_columns, days_column
 from cohortflow.redaction.keys import ProjectKey
 from cohortflow.redaction.plan import RedactionPlan
 from cohortflow.redaction.policy import RedactionPolicy
+from cohortflow.redaction.scrub.plain import is_no_text
 from cohortflow.redaction.scrub.scrubber import DateRule, Dates, ScrubCounts, TextScrubber
 
 __all__ = ["ColumnScrubber", "plan_dates", "scrubs_texts"]
 
-_ENCODED: Final = (".attachment.data", ".contentAttachment.data")
-_OTHER_FORMS: Final = r"^\s*(?:<|\{\\rtf|%PDF|PK|RIFF|OggS)|[\x00-\x08\x0e-\x1f]"
-"""What is no plain text: mark-up, whose parts hide words from a search, and what is no text at all."""
+_ENCODED: Final = "base64Binary"
+_YEARS_AHEAD: Final = 20
+"""Years after which a date is a placeholder, as in columns."""
 
 
 def scrubs_texts(plan: RedactionPlan) -> bool:
@@ -48,7 +51,8 @@ def plan_dates(policy: RedactionPolicy, key: ProjectKey, as_of: date) -> Dates:
             rule = DateRule.KEEP
         case _:
             rule = DateRule.REMOVE
-    return Dates(rule, days=partial(_shift_days, policy, key), floor=floor, ages=cap is not None)
+    days, ceiling = partial(_shift_days, policy, key), as_of.year + _YEARS_AHEAD
+    return Dates(rule, days=days, floor=floor, ceiling=ceiling, ages=cap is not None)
 
 
 def _shift_days(policy: RedactionPolicy, key: ProjectKey, subjects: pl.Series) -> pl.Series:
@@ -75,7 +79,7 @@ class ColumnScrubber:
         """Return the scrubbed text of a column."""
         with self._lock:
             counts = self._counts.setdefault(column.name, ScrubCounts())
-        encoded = any(path.endswith(_ENCODED) for path in column.paths)
+        encoded = any(_is_encoded(path) for path in column.paths)
         work = partial(self._scrub_encoded if encoded else self._scrub, counts)
         nobody = pl.lit(None, dtype=pl.String)
         subject = pl.col(self._subject).cast(pl.String) if self._subject else nobody
@@ -87,26 +91,54 @@ class ColumnScrubber:
         return {name: counts.to_dict() for name, counts in sorted(self._counts.items())}
 
     def _scrub(self, counts: ScrubCounts, both: pl.Series) -> pl.Series:
-        return self._scrubber.scrub(both.struct.field("text"), both.struct.field("subject"), counts)
+        return self._scrub_texts(counts, both.struct.field("text"), both)
 
     def _scrub_encoded(self, counts: ScrubCounts, both: pl.Series) -> pl.Series:
         data = both.struct.field("text")
         texts = decode_texts(data)
         counts.leave_out(texts.null_count() - data.null_count())
-        scrubbed = self._scrubber.scrub(texts, both.struct.field("subject"), counts)
-        return scrubbed.cast(pl.Binary).bin.encode("base64")
+        return self._scrub_texts(counts, texts, both).cast(pl.Binary).bin.encode("base64")
+
+    def _scrub_texts(self, counts: ScrubCounts, texts: pl.Series, both: pl.Series) -> pl.Series:
+        texts = texts.cast(pl.String)
+        kept = pl.select(pl.when(~is_no_text(texts)).then(texts)).to_series().alias(texts.name)
+        counts.leave_out(kept.null_count() - texts.null_count())
+        return self._scrubber.scrub(kept, both.struct.field("subject"), counts)
+
+
+@functools.cache
+def _is_encoded(path: str) -> bool:
+    """Whether the values of an element are written in base64."""
+    if path.endswith("ttachment.data"):  # also in an extension, whose URL parts the path elsewhere
+        return True
+    owner, _, rest = path.partition(".")
+    kinds: tuple[str, ...] = (owner,)
+    for name in rest.split("."):
+        kinds = tuple(kind for owner in kinds for kind in _step(owner, name))
+    return _ENCODED in kinds
+
+
+def _step(owner: str, name: str) -> tuple[str, ...]:
+    """Return the types of an element of a type, by its name or by its key in JSON: ``contentAttachment``."""
+    while owner:
+        for element in list_elements(owner):
+            if element.name == name:
+                return element.types
+            for kind in element.types:
+                if element.key(kind) == name:
+                    return (kind,)
+        owner = base_type(owner)
+    return ()
 
 
 def decode_texts(data: pl.Series) -> pl.Series:
-    """Return the plain texts that are written in base64; null for what is none, mark-up among it."""
+    """Return the texts that are written in base64; null for what is none."""
     plain = data.str.replace_all(r"\s+", "")
     decoded = plain.str.decode("base64", strict=False)
     try:
-        texts = decoded.cast(pl.String)
+        return decoded.cast(pl.String)
     except ComputeError:  # one picture among the texts fails the cast of the whole column
-        texts = pl.Series(data.name, [_decode(content) for content in decoded], dtype=pl.String)
-    other = texts.str.contains(_OTHER_FORMS)
-    return pl.select(pl.when(~other).then(texts)).to_series().alias(data.name)
+        return pl.Series(data.name, [_decode(content) for content in decoded], dtype=pl.String)
 
 
 def _decode(content: bytes | None) -> str | None:

@@ -7,7 +7,11 @@ from typing import Final
 
 import polars as pl
 
-__all__ = ["read_dates", "write_dates"]
+from cohortflow.redaction.dates import PLACEHOLDERS
+from cohortflow.redaction.scrub.days import WEEKDAY_AFTER, WEEKDAY_BEFORE
+from cohortflow.redaction.scrub.spans import cut_texts
+
+__all__ = ["read_dates", "take_weekdays", "write_dates"]
 
 _GERMAN: Final = {
     "januar": "january",
@@ -20,6 +24,14 @@ _GERMAN: Final = {
     "oktober": "october",
     "dezember": "december",
 }
+_WELL_KNOWN: Final = (
+    *PLACEHOLDERS,
+    *(date(1960, 1, 1), date(1980, 1, 1), date(1980, 1, 6), date(1999, 12, 31), date(2000, 1, 1)),
+    # What the day is named after.
+    *(date(1963, 11, 22), date(2001, 9, 11)),
+)
+"""Days that a reader recognises: what they became would tell by how many days the patient's dates moved."""
+
 _FORMATS: Final = ("%B %d %Y", "%b %d %Y", "%d %B %Y", "%d %b %Y")
 
 
@@ -31,6 +43,7 @@ def read_dates(texts: pl.Expr) -> pl.Expr:
     """
     iso = texts.str.extract(r"^(\d{4}-\d{2}-\d{2})(?:$|[T ])").str.to_date("%Y-%m-%d", strict=False)
     compact = texts.str.extract(r"^(\d{8})").str.to_date("%Y%m%d", strict=False)
+    joined = texts.str.extract(r"^(\d{1,2}[A-Za-z]{3}\d{4})$").str.to_date("%d%b%Y", strict=False)
     dotted = texts.str.replace_all(" ", "", literal=True)
     dotted = dotted.str.extract(r"^(\d{1,2}\.\d{1,2}\.\d{4})$").str.to_date("%d.%m.%Y", strict=False)
     american = texts.str.replace_all("-", "/", literal=True)
@@ -44,19 +57,50 @@ def read_dates(texts: pl.Expr) -> pl.Expr:
     named = named.str.replace_all(r"\s+", " ").str.strip_chars()
     whole = pl.when(named.str.contains(r"\d{4}$") & named.str.contains(r"[a-z]{3} ?|[a-z] \d")).then(named)
     spoken = [whole.str.to_date(form, strict=False) for form in _FORMATS]
-    return pl.coalesce(iso, compact, dotted, american, *spoken)
+    return pl.coalesce(iso, compact, joined, dotted, american, *spoken)
 
 
-def write_dates(texts: pl.Expr, days: pl.Expr, floor: int | None) -> pl.Expr:
+def write_dates(texts: pl.Expr, days: pl.Expr, floor: int | None, ceiling: int | None) -> pl.Expr:
     """Return what takes the place of dates: ``[DATE 2020-03-04]`` moved, ``[DATE]`` where that cannot be.
 
     Args:
         texts: Dates as they stand.
         days: By how many days each is moved; null where that is not known.
         floor: First year that is told; earlier dates would tell an age above the cap.
+        ceiling: Last year of real dates: later ones mean "no end", and are recognised as well-known days are.
     """
-    moved = read_dates(texts) + pl.duration(days=days)
+    day = read_dates(texts)
+    real = ~day.is_in(_WELL_KNOWN)
+    if ceiling is not None:
+        real &= day.dt.year() <= ceiling
+    moved = pl.when(real).then(day + pl.duration(days=days))
     if floor is not None:
         moved = pl.when(moved >= date(floor, 1, 1)).then(moved)
     told = pl.concat_str(pl.lit("[DATE "), moved.dt.to_string("%Y-%m-%d"), pl.lit("]"))
     return told.fill_null("[DATE]")
+
+
+def take_weekdays(texts: pl.Series, spans: pl.DataFrame) -> pl.DataFrame:
+    """Return spans of which those of moved dates take the day of the week beside them along.
+
+    Args:
+        texts: The texts.
+        spans: Rows with ``SPANS``, in order, without overlaps.
+    """
+    dates = (spans["tag"] == "DATE") & spans["put"].is_not_null()
+    if not dates.any():
+        return spans
+    before = spans.select(pl.col("end").shift(1).over("row").fill_null(0))["end"]
+    size = texts.str.len_bytes().cast(pl.Int64).gather(spans["row"])
+    after = spans.select(pl.col("start").shift(-1).over("row"))["start"].fill_null(-1)
+    after = pl.select(pl.when(after < 0).then(size).otherwise(after)).to_series()
+    rows = spans["row"]
+    day_before = cut_texts(texts, rows, before, spans["start"]).str.extract(WEEKDAY_BEFORE)
+    day_after = cut_texts(texts, rows, spans["end"], after).str.extract(WEEKDAY_AFTER)
+    more = [
+        pl.select(
+            pl.when(dates).then(day.str.len_bytes().cast(pl.Int64)).otherwise(0).fill_null(0)
+        ).to_series()
+        for day in (day_before, day_after)
+    ]
+    return spans.with_columns(start=pl.col("start") - more[0], end=pl.col("end") + more[1])

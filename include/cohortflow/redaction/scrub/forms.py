@@ -32,7 +32,7 @@ _TAGS: Final = {
 
 _AGE: Final = "age_over_89"
 
-_TOGETHER: Final = 8
+_TOGETHER: Final = 11
 """Patterns in one expression: fewer need more passes, with many more the engine runs out of states."""
 
 FOUND: Final = pl.Schema(

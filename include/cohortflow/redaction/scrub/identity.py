@@ -18,15 +18,16 @@ from cohortflow.redaction.leaks.facts import GIVEN_SEPARATOR, PERSONS, FactKind
 from cohortflow.redaction.leaks.normalize import normalize
 from cohortflow.redaction.leaks.terms import TermRule, build_terms
 from cohortflow.redaction.scrub.lexicon import Lexicon
+from cohortflow.redaction.scrub.words import fold
 
-__all__ = ["Identities", "collect_identities", "delete_one", "fold"]
+__all__ = ["LONGEST_PHRASE", "Identities", "collect_identities", "delete_one", "phrase_bit"]
 
 _SHORTEST_OWN, _SHORTEST_OTHER, _SHORTEST_TYPED = 2, 4, 5
 _CUT: Final = (3, 4, 5)
 """Letters that are left of a given name when it is cut short: Zachariah is Zach."""
-_LONGEST_PHRASE: Final = 9
-_LONGEST_NUMBER: Final = 6
+LONGEST_PHRASE: Final = 9
 _SAFE_NUMBER: Final = 7
+_SHORTEST_NUMBER: Final = 5
 _LONGEST_WORD: Final = 24
 
 _TAGS: Final = {
@@ -52,17 +53,21 @@ class Identities:
         own: ``owner``, ``word``, ``any_case``, ``nickname``: words of each patient's own names.
         others: ``word``: names of anyone.
         initials: ``owner``, ``phrase``: first letters of each patient's names, separated by blanks.
+        letters: ``owner``, ``word``: first letters of each patient's given names, one by one and together.
         typed: ``owner``, ``word``, ``key``: each patient's longer names with what is left of them after a
             letter is taken out.
         phrases: ``phrase``, ``size`` in words, ``tag``, ``owner`` (null: of anyone).
-        numbers: ``number`` without blanks, ``tag``, ``owner`` (null: of anyone).
+        places: ``word``, ``bits``: where in phrases of which size a word stands, as of ``phrase_bit``.
+        numbers: ``number`` without blanks and leading zeros, ``tag``, ``owner`` (null: of anyone).
     """
 
     own: pl.DataFrame = field(repr=False)
     others: pl.DataFrame = field(repr=False)
     initials: pl.DataFrame = field(repr=False)
+    letters: pl.DataFrame = field(repr=False)
     typed: pl.DataFrame = field(repr=False)
     phrases: pl.DataFrame = field(repr=False)
+    places: pl.DataFrame = field(repr=False)
     numbers: pl.DataFrame = field(repr=False)
 
 
@@ -76,36 +81,33 @@ def collect_identities(facts: pl.DataFrame, lexicon: Lexicon) -> Identities:
     names = _collect_names(facts)
     words = _split_words(names, lexicon)
     phrases = _collect_phrases(facts, lexicon)
+    initials = _collect_initials(names)
     return Identities(
         own=_collect_own(words, lexicon),
         others=_collect_others(words),
-        initials=_collect_initials(names),
+        initials=initials,
+        letters=_collect_letters(initials),
         typed=_collect_typed(words),
         phrases=phrases,
+        places=_place_words(phrases),
         numbers=_collect_numbers(facts, lexicon),
     )
 
 
-def fold(words: pl.Series) -> pl.Series:
-    """Return single words in the form in which they are looked for."""
-    return normalize(words).str.replace_all(" ", "", literal=True)
-
-
-def delete_one(words: pl.DataFrame) -> pl.DataFrame:
+def delete_one(words: pl.DataFrame, *, each_once: bool = True) -> pl.DataFrame:
     """Return words with themselves and what is left after any one letter is taken out, as ``key``.
 
     Args:
         words: Any frame with a column ``word``; words of more than 24 letters have only themselves.
+        each_once: Whether what two letters leave alike is told once.
     """
-    word = pl.col("word")
+    word, place = pl.col("word"), pl.col("@place")
     length = word.str.len_chars()
-    parts = [words.with_columns(key=word)]
-    for place in range(int(words.select(length.max()).item() or 0)):
-        if place >= _LONGEST_WORD:
-            break
-        without = pl.concat_str(word.str.head(place), word.str.slice(place + 1))
-        parts.append(words.filter(length > place).with_columns(key=without))
-    return pl.concat(parts).unique()
+    places = pl.when(length <= _LONGEST_WORD).then(pl.int_ranges(0, length.cast(pl.Int64)))
+    each = words.with_columns(places.alias("@place")).explode("@place").drop_nulls("@place")
+    without = each.with_columns(key=pl.concat_str(word.str.head(place), word.str.slice(place + 1)))
+    found = pl.concat([words.with_columns(key=word), without.drop("@place")])
+    return found.unique() if each_once else found
 
 
 def _collect_names(facts: pl.DataFrame) -> pl.DataFrame:
@@ -129,8 +131,11 @@ def _split_words(names: pl.DataFrame, lexicon: Lexicon) -> pl.DataFrame:
         for column in ("family", "given")
     ]
     split = pl.concat(parts).explode("raw")
-    # Hyphens and apostrophes part the words of a text, too.
+    # Hyphens and apostrophes part the words of a text, too; some write them without.
+    several = split.filter(pl.col("raw").str.contains(r"[\pL\pM][^\pL\pM]+[\pL\pM]"))
+    glued = several.with_columns(pl.col("raw").str.replace_all(r"[^\pL\pM]+", ""))
     split = split.with_columns(pl.col("raw").str.extract_all(r"[\pL\pM]+")).explode("raw").drop_nulls("raw")
+    split = pl.concat([split, glued])
     words = split.with_columns(word=fold(split["raw"])).filter(
         (pl.col("word").str.len_chars() >= _SHORTEST_OWN) & ~pl.col("word").is_in(sorted(lexicon.titles))
     )
@@ -192,6 +197,17 @@ def _collect_initials(names: pl.DataFrame) -> pl.DataFrame:
     return found.filter(pl.col("phrase").str.len_chars() >= 3).unique()  # noqa: PLR2004 - two letters
 
 
+def _collect_letters(initials: pl.DataFrame) -> pl.DataFrame:
+    """Return what may stand beside the family name: ``White M``, ``White MQ``."""
+    given = pl.col("phrase").str.replace(r" \S+$", "")
+    parts = [
+        given.str.replace_all(" ", ""),
+        given.str.split(" ").list.first(),
+        given.str.split(" ").list.last(),
+    ]
+    return pl.concat(initials.select("owner", word=part) for part in parts).unique()
+
+
 def _collect_phrases(facts: pl.DataFrame, lexicon: Lexicon) -> pl.DataFrame:
     terms = build_terms(facts, lexicon.common).filter(pl.col("rule").is_in([rule.value for rule in _TAGS]))
     # Days on which somebody else was born are days like others.
@@ -203,8 +219,11 @@ def _collect_phrases(facts: pl.DataFrame, lexicon: Lexicon) -> pl.DataFrame:
         size=phrase.str.count_matches(" ") + 1,
         tag=pl.col("rule").replace_strict({rule.value: tag for rule, tag in _TAGS.items()}),
         owner=pl.when(only_own).then("owner"),
+        line_owner=pl.when(pl.col("rule") == TermRule.ADDRESS.value).then("owner"),
     )
-    return pl.concat([found, _collect_places(facts)]).filter(pl.col("size") <= _LONGEST_PHRASE).unique()
+    streets = _collect_streets(found)
+    found = pl.concat([found.drop("line_owner"), _collect_places(facts), streets])
+    return found.filter(pl.col("size") <= LONGEST_PHRASE).unique()
 
 
 def _collect_places(facts: pl.DataFrame) -> pl.DataFrame:
@@ -220,11 +239,42 @@ def _collect_places(facts: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def phrase_bit(size: int, place: int) -> int:
+    """Return the bit that says that a word stands at a place, from 0, in a phrase of so many words."""
+    return 1 << (size * (size - 1) // 2 + place)
+
+
+def _place_words(phrases: pl.DataFrame) -> pl.DataFrame:
+    found = [pl.DataFrame(schema={"word": pl.String(), "bits": pl.Int64()})]
+    for size in phrases["size"].unique():
+        parts = phrases.filter(pl.col("size") == size)["phrase"].str.split(" ")
+        for place in range(size):
+            words = parts.list.get(place).unique().alias("word").to_frame()
+            found.append(words.with_columns(bits=pl.lit(phrase_bit(size, place), dtype=pl.Int64)))
+    return pl.concat(found).group_by("word").agg(pl.col("bits").sum())
+
+
+def _collect_streets(phrases: pl.DataFrame) -> pl.DataFrame:
+    """Return lines of each patient's address without the number of the house, or without the last word."""
+    lines = phrases.filter((pl.col("tag") == "ADDRESS") & pl.col("phrase").str.contains(r"^\d+\pL? \pL"))
+    # A tag alone does not tell lines from places; those do not begin with a number and a word.
+    street = pl.col("phrase").str.replace(r"^\d+\pL? ", "")
+    short = pl.col("phrase").str.extract(r"^(\d+\pL? .*\pL{4,}.*) \S+$")
+    found = pl.concat(lines.select("tag", "line_owner", phrase=form) for form in (street, short))
+    found = found.drop_nulls("phrase").filter(pl.col("phrase").str.contains(r"\S \S"))
+    size = pl.col("phrase").str.count_matches(" ") + 1
+    return found.select("phrase", size=size, tag="tag", owner="line_owner").drop_nulls("owner")
+
+
 def _collect_numbers(facts: pl.DataFrame, lexicon: Lexicon) -> pl.DataFrame:
     """Return numbers without blanks, however they are grouped at the source or in a text."""
     terms = build_terms(facts, lexicon.common).filter(pl.col("rule").is_in(_NUMBERS))
     number = pl.col("term").str.replace_all(" ", "", literal=True)
     terms = terms.filter(pl.col("term").str.contains(r"\d")).with_columns(number=number)
+    # Zeros in front are written or not, at either end. One made of few digits is no number any more.
+    bare = terms.with_columns(pl.col("number").str.strip_chars_start("0"))
+    few = pl.col("number").str.len_chars() < _SHORTEST_NUMBER
+    terms = bare.filter(~few)
     anyone = ~pl.col("weak") & (pl.col("number").str.len_chars() >= _SAFE_NUMBER)
     phones = terms.filter(
         (pl.col("rule") == TermRule.CONTACT.value)

@@ -4,124 +4,100 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import polars as pl
 
-from cohortflow.redaction.scrub.identity import Identities, delete_one, fold
+from cohortflow.redaction.scrub.identity import Identities, delete_one
 from cohortflow.redaction.scrub.lexicon import Lexicon
-from cohortflow.redaction.scrub.spans import find_spans
+from cohortflow.redaction.scrub.words import Places, Words
 
-__all__ = ["WORD", "find_names", "split_words"]
-
-WORD: Final = r"[\pL\pM\pN]+"
-"""A word, as an expression: what the leak gate parts words by does so here."""
+__all__ = ["find_glued", "find_names"]
 
 _NEW_SENTENCE: Final = r"[.!?:;\n\r\x{2022}*|-]"
-_INITIAL: Final = r"^\p{Lu}$"
+_AFTER_INITIAL: Final = r"^(?:\. ?| |['`\x{2018}\x{2019}\x{02BC}\xB4])$"
+_LONGEST_BREAK: Final = 8
+_BREAK: Final = r"^-?[ \t]*\r?\n[ \t]*$"
 _SHORTEST_TYPO: Final = 4
+_SHORTEST_BROKEN: Final = 4
 
 
-def split_words(texts: pl.Series, subjects: pl.Series, lexicon: Lexicon) -> pl.DataFrame:
-    """Return the words of texts.
-
-    Args:
-        texts: The texts.
-        subjects: Whose each of them is.
-        lexicon: Words that mean something else.
-
-    Returns:
-        ``at: u32`` (a number for each word), ``row``, ``start``, ``end``, ``text``, ``gap`` as of
-        ``find_spans``, ``word`` (the form that is looked for), ``owner``, ``capital`` (begins with one),
-        ``digit`` (has one), ``rare`` (letters that are no common word).
-    """
-    found = find_spans(texts, WORD)
-    distinct = pl.DataFrame({"text": found["text"].unique()})
-    distinct = distinct.with_columns(
-        word=fold(distinct["text"]),
-        capital=pl.col("text").str.contains(r"^\p{Lu}"),
-        digit=pl.col("text").str.contains(r"\pN"),
-    )
-    rare = ~pl.col("word").is_in(sorted(lexicon.common)) & ~pl.col("digit")
-    distinct = distinct.with_columns(rare=rare)
-    owners = subjects.gather(found["row"]).alias("owner")
-    words = found.with_columns(owners).join(distinct, on="text", how="left", maintain_order="left")
-    return words.with_row_index("at")
-
-
-def find_names(words: pl.DataFrame, known: Identities, lexicon: Lexicon) -> pl.DataFrame:
+def find_names(words: Words, known: Identities, lexicon: Lexicon) -> pl.DataFrame:
     """Return the words that are names of persons.
 
     Args:
-        words: As of ``split_words``, complete and in order.
+        words: All words of the texts.
         known: Names.
         lexicon: What is no name where it stands.
 
     Returns:
         ``row``, ``start``, ``end``.
     """
-    hits = pl.concat(
-        [
-            _find_own(words, known),
-            _find_others(words, known),
-            _find_typed(words, known),
-        ]
-    ).unique()
-    hits = pl.concat([hits, _find_beside(words, hits, lexicon)]).unique()
-    hits = pl.concat([hits, _find_initials(words, known), _find_initials_beside(words, hits)])
-    return words.join(hits, on="at", how="semi").select("row", "start", "end")
+    hits = _unite(
+        words,
+        _find_own(words, known),
+        _find_others(words, known),
+        _find_typed(words, known),
+        _find_broken(words, known),
+    )
+    hits = _unite(words, hits, _find_beside(words, hits, lexicon))
+    hits = _unite(words, hits, _find_initials(words, known), _find_initials_beside(words, hits, known))
+    return words.pick(hits).select("row", "start", "end")
 
 
-def _find_own(words: pl.DataFrame, known: Identities) -> pl.DataFrame:
-    candidates = words.filter(pl.col("word").is_in(known.own["word"].unique().implode()))
+def _unite(words: Words, *hits: Places) -> Places:
+    """Return the numbers of words in order, each once."""
+    marks = np.zeros(len(words), dtype=np.bool_)
+    marks[np.concatenate(hits)] = True
+    return np.flatnonzero(marks)
+
+
+def _take(words: pl.DataFrame) -> Places:
+    return words["at"].to_numpy()
+
+
+def _find_own(words: Words, known: Identities) -> Places:
+    candidates = words.pick(words.where(pl.col("word").is_in(known.own["word"].unique().implode())))
     met = candidates.join(known.own, on=["owner", "word"])
     # "Will follow up" is not about William; "spoke with Will" is.
-    opens = (pl.col("start") == pl.col("gap").str.len_bytes()) | pl.col("gap").str.contains(_NEW_SENTENCE)
+    at = _take(met)
+    first = (at == 0) | (words.row[at - 1] != words.row[at])
+    opens = pl.Series(first) | words.gaps(at).str.contains(_NEW_SENTENCE)
     opening = pl.col("nickname") & opens & ~pl.col("rare")
-    return met.filter((pl.col("any_case") | pl.col("capital")) & ~opening).select("at")
+    return _take(met.filter((pl.col("any_case") | pl.col("capital")) & ~opening))
 
 
-def _find_others(words: pl.DataFrame, known: Identities) -> pl.DataFrame:
+def _find_others(words: Words, known: Identities) -> Places:
     # In any case, and before "disease" too: the leak gate would not tell them apart.
-    return words.filter(pl.col("word").is_in(known.others["word"].implode())).select("at")
+    return words.where(pl.col("word").is_in(known.others["word"].implode()))
 
 
-def _find_beside(words: pl.DataFrame, hits: pl.DataFrame, lexicon: Lexicon) -> pl.DataFrame:
+def _find_beside(words: Words, hits: Places, lexicon: Lexicon) -> Places:
     """Find words with a capital that stand before or after a name and mean nothing else: ``Zelda Doe``."""
-    named = words.join(hits, on="at", how="semi")
+    rare = pl.col("rare") & ~pl.col("word").is_in(sorted(lexicon.titles | lexicon.eponym_heads))
+    able = words.flags(rare & pl.col("text").str.contains(r"^\p{Lu}\p{Ll}[\pL\pM]+$"))
+    upper = words.flags(rare & pl.col("text").str.contains(r"^\p{Lu}[\pL\pM]{2,}$"))
     found = []
     for step in (-1, 1):
-        beside = _neighbour(words, named, step)
-        gap = named["gap"] if step < 0 else beside["gap"]
-        plain = (
-            pl.col("capital")
-            & (gap == " ")
-            & pl.col("rare")
-            & ~pl.col("word").is_in(sorted(lexicon.titles | lexicon.eponym_heads))
-            & pl.col("text").str.contains(r"^\p{Lu}\p{Ll}[\pL\pM]+$")
-        )
-        found.append(beside.filter(plain).select("at"))
-    return pl.concat(found)
+        beside = words.follow(hits, step) + step
+        beside = beside[upper[beside]]
+        gaps = words.gaps(beside if step > 0 else beside + 1)
+        found.append(beside[((gaps == " ").to_numpy() & able[beside]) | (gaps == "-").to_numpy()])
+    return np.concatenate(found)
 
 
-def _neighbour(words: pl.DataFrame, some: pl.DataFrame, step: int) -> pl.DataFrame:
-    """Return the words that stand some steps from others; nulls where a text begins or ends."""
-    place = some["at"].cast(pl.Int64) + step
-    inside = pl.select(pl.when(place.is_between(0, words.height - 1)).then(place)).to_series()
-    beside = words[["at", "row", "text", "gap", "word", "capital", "rare"]].select(pl.all().gather(inside))
-    same = beside["row"] == some["row"]
-    return beside.select(pl.when(same).then(pl.all()))
-
-
-def _find_typed(words: pl.DataFrame, known: Identities) -> pl.DataFrame:
+def _find_typed(words: Words, known: Identities) -> Places:
     """Find names of the patient with one slip: a letter wrong, too much, missing, or two changed places."""
-    able = words.filter("capital", "rare").filter(pl.col("word").str.len_chars() >= _SHORTEST_TYPO)
+    able = pl.col("capital") & pl.col("rare") & (pl.col("word").str.len_chars() >= _SHORTEST_TYPO)
     # Words that could be anyone's name come first: they are fewer than those of each patient.
-    near = delete_one(able.select("word").unique()).join(known.typed, on="key", how="semi")
-    distinct = able.select("owner", "word").unique().join(near, on="word", how="semi")
-    near = delete_one(distinct).join(known.typed.rename({"word": "name"}), on=["owner", "key"])
-    pairs = near.select("word", "name").unique()
+    spelled = words.distinct.filter(able).select("word").unique()
+    near = delete_one(spelled, each_once=False).join(known.typed, on="key", how="semi")["word"].unique()
+    candidates = words.pick(words.where(able & pl.col("word").is_in(near.implode())))
+    distinct = candidates.select("owner", "word").unique()
+    met = delete_one(distinct).join(known.typed.rename({"word": "name"}), on=["owner", "key"])
+    pairs = met.select("word", "name").unique()
     real = [_is_one_slip(word, name) for word, name in pairs.iter_rows()]
-    near = near.join(pairs.filter(pl.Series(real, dtype=pl.Boolean)), on=["word", "name"], how="semi")
-    return able.join(near, on=["owner", "word"], how="semi").select("at")
+    met = met.join(pairs.filter(pl.Series(real, dtype=pl.Boolean)), on=["word", "name"], how="semi")
+    return _take(candidates.join(met, on=["owner", "word"], how="semi"))
 
 
 def _is_one_slip(word: str, name: str) -> bool:
@@ -135,32 +111,69 @@ def _is_one_slip(word: str, name: str) -> bool:
     return len(wrong) == 2 and right == left + 1 and word[left : right + 1] == name[left : right + 1][::-1]  # noqa: PLR2004
 
 
-def _find_initials(words: pl.DataFrame, known: Identities) -> pl.DataFrame:
+def _find_initials(words: Words, known: Identities) -> Places:
     """Find the patient's initials where points part them: ``J. Q. D.``."""
-    single = words.filter(pl.col("text").str.contains(_INITIAL))
-    found = []
+    single = words.flags(pl.col("single"))
+    starts = np.flatnonzero(single)
+    found = [np.zeros(0, dtype=np.int64)]
     for size in (2, 3):
-        steps = range(1, size)
-        parts = [pl.col("word").shift(-step) for step in steps]
-        together = [
-            (pl.col("at").shift(-step) == pl.col("at") + step)
-            & (pl.col("row").shift(-step) == pl.col("row"))
-            & pl.col("gap").shift(-step).str.contains(r"^\. ?$")
-            for step in steps
-        ]
-        starts = single.with_columns(phrase=pl.concat_str(pl.col("word"), *parts, separator=" ")).filter(
-            pl.all_horizontal(together)
-        )
-        met = starts.join(known.initials, on=["owner", "phrase"], how="semi")
-        found += [met.select(pl.col("at") + step) for step in range(size)]
-    return pl.concat(found)
+        starts = words.follow(starts, size - 1)
+        starts = starts[single[starts + size - 1]]
+        near = words.gaps(starts + size - 1).str.contains(r"^\. ?$").to_numpy()
+        starts = starts[near]
+        parts = [words.spell(starts + step).alias(str(step)) for step in range(size)]
+        phrases = words.pick(starts).with_columns(pl.concat_str(parts, separator=" ").alias("phrase"))
+        met = _take(phrases.join(known.initials, on=["owner", "phrase"], how="semi"))
+        found += [met + step for step in range(size)]
+    return np.concatenate(found)
 
 
-def _find_initials_beside(words: pl.DataFrame, hits: pl.DataFrame) -> pl.DataFrame:
-    """Find single letters beside a name: ``J. Doe``, ``Doe, J.``, and what ``O'Brien`` begins with."""
-    named = words.join(hits, on="at", how="semi")
-    before, after, further = (_neighbour(words, named, step) for step in (-1, 1, 2))
-    single = pl.col("text").str.contains(_INITIAL)
-    found = before.filter(single & named["gap"].str.contains(r"^(?:\. ?|['\x{2019}])$")).select("at")
-    ended = after["gap"].str.contains(r"^,? $") & further["gap"].str.starts_with(".")
-    return pl.concat([found, after.filter(single & ended).select("at")])
+def _find_initials_beside(words: Words, hits: Places, known: Identities) -> Places:
+    """Find single letters beside a name: ``J. Doe``, ``Doe, J.``, ``Doe J``, ``O'Brien``."""
+    single = words.flags(pl.col("single"))
+    before = words.follow(hits, -1) - 1
+    before = before[single[before]]
+    near = words.gaps(before + 1).str.contains(_AFTER_INITIAL).to_numpy()
+    after = words.follow(hits, 2) + 1
+    after = after[single[after]]
+    ended = words.gaps(after).str.contains(r"^,? $") & words.gaps(after + 1).str.starts_with(".")
+    return np.concatenate([before[near], after[ended.to_numpy()], _find_letters(words, hits, known)])
+
+
+def _find_letters(words: Words, hits: Places, known: Identities) -> Places:
+    """Find the first letters of the patient's given names after a name: ``White M``, ``White, MQ``."""
+    after = words.follow(hits, 1) + 1
+    able = words.flags(pl.col("text").str.contains(r"^\p{Lu}{1,3}$"))
+    after = after[able[after]]
+    after = after[words.gaps(after).str.contains(r"^,? $").to_numpy()]
+    return _take(words.pick(after).join(known.letters, on=["owner", "word"], how="semi"))
+
+
+def _find_broken(words: Words, known: Identities) -> Places:
+    """Find names of the patient that are broken at the end of a line: ``Mar-`` and ``garet``."""
+    broken = words.after_breaks()
+    last = broken[words.start[broken] - words.end[broken - 1] <= _LONGEST_BREAK] - 1
+    last = last[words.gaps(last + 1).str.contains(_BREAK).to_numpy()]
+    pairs = words.locate(last, last).with_columns(
+        at=pl.Series(last, dtype=pl.Int64), word=words.spell(last) + words.spell(last + 1)
+    )
+    names = known.own.filter(~pl.col("nickname") & (pl.col("word").str.len_chars() >= _SHORTEST_BROKEN))
+    met = _take(pairs.join(names, on=["owner", "word"], how="semi"))
+    return np.concatenate([met, met + 1])
+
+
+def find_glued(runs: Words, known: Identities) -> pl.DataFrame:
+    """Return the names within words that are glued together.
+
+    Args:
+        runs: As of ``split_runs``.
+        known: Names.
+
+    Returns:
+        ``row``, ``start``, ``end``.
+    """
+    names = known.own.filter(~pl.col("nickname") & (pl.col("word").str.len_chars() >= _SHORTEST_TYPO))
+    own = runs.pick(runs.where(pl.col("word").is_in(names["word"].unique().implode())))
+    own = own.join(names, on=["owner", "word"], how="semi").filter(pl.col("capital") | pl.col("rare"))
+    hits = _unite(runs, _take(own), _find_others(runs, known))
+    return runs.pick(hits).select("row", "start", "end")

@@ -13,13 +13,15 @@ import polars as pl
 
 from cohortflow.patterns import Pattern
 from cohortflow.redaction.scrub.contexts import find_contexts
-from cohortflow.redaction.scrub.dates import write_dates
+from cohortflow.redaction.scrub.dates import take_weekdays, write_dates
 from cohortflow.redaction.scrub.forms import FormSearch
 from cohortflow.redaction.scrub.identity import Identities
 from cohortflow.redaction.scrub.lexicon import Lexicon
-from cohortflow.redaction.scrub.names import find_names, split_words
+from cohortflow.redaction.scrub.names import find_glued, find_names
 from cohortflow.redaction.scrub.phrases import find_numbers, find_phrases
+from cohortflow.redaction.scrub.plain import write_plainly
 from cohortflow.redaction.scrub.spans import SPANS, find_spans, join_neighbours, merge_spans, write_over
+from cohortflow.redaction.scrub.words import split_runs, split_words
 
 __all__ = ["TAGS", "DateRule", "Dates", "ScrubCounts", "TextScrubber"]
 
@@ -62,12 +64,15 @@ class Dates:
     Attributes:
         rule: What happens to dates.
         days: Patients' ids to the days by which their dates move; needed to shift.
-        floor: First year that is told; ``None``: all years and all ages are.
+        floor: First year that is told; ``None``: all years are.
+        ceiling: Last year of real dates; later ones are taken out. ``None``: there is none.
+        ages: Whether ages over 89 are taken out.
     """
 
     rule: DateRule = DateRule.REMOVE
     days: Callable[[pl.Series], pl.Series] | None = field(default=None, repr=False)
     floor: int | None = None
+    ceiling: int | None = None
     ages: bool = True
 
 
@@ -125,7 +130,7 @@ class TextScrubber:
         self._forms = FormSearch(patterns)
 
     def scrub(self, texts: pl.Series, subjects: pl.Series, counts: ScrubCounts | None = None) -> pl.Series:
-        """Return texts without what identifies persons; nulls stay null.
+        """Return texts without what identifies persons, and without mark-up; nulls stay null.
 
         Args:
             texts: The texts.
@@ -139,15 +144,21 @@ class TextScrubber:
         return pl.concat(parts) if parts else texts
 
     def find(self, texts: pl.Series, subjects: pl.Series) -> pl.DataFrame:
-        """Return what is taken out, with ``SPANS``: in order, without overlaps, with what is put."""
+        """Return what is taken out, with ``SPANS``: in order, without overlaps, with what is put.
+
+        The texts are plain ones, as of ``write_plainly``.
+        """
         subjects = subjects.cast(pl.String)
         found = self._find_all(texts, subjects)
         spans = merge_spans(found, self._find_tags(texts))
         spans = join_neighbours(texts, spans.filter(pl.col("rank") >= 0), ("NAME", "ADDRESS"))
+        if self._dates.rule is DateRule.SHIFT:
+            spans = take_weekdays(texts, spans)
         tagged = pl.concat_str(pl.lit("["), "tag", pl.lit("]"))
         return spans.with_columns(put=pl.coalesce("put", tagged))
 
     def _scrub_part(self, texts: pl.Series, subjects: pl.Series, counts: ScrubCounts | None) -> pl.Series:
+        texts = write_plainly(texts)
         spans = self.find(texts, subjects)
         if counts is not None:
             tags = dict(spans.group_by("tag").len().iter_rows())
@@ -163,14 +174,18 @@ class TextScrubber:
 
     def _find_all(self, texts: pl.Series, subjects: pl.Series) -> pl.DataFrame:
         words = split_words(texts, subjects, self._lexicon)
+        runs = split_runs(words, self._lexicon)
         forms = self._forms.find(texts)
         contexts = find_contexts(texts, self._lexicon)
-        names = find_names(words, self._known, self._lexicon).with_columns(tag=pl.lit("NAME"))
-        known = pl.concat([find_phrases(words, self._known), find_numbers(words, self._known)])
+        names = [find_names(words, self._known, self._lexicon), find_glued(runs, self._known)]
+        known = [
+            *(find_phrases(part, self._known) for part in (words, runs)),
+            *(find_numbers(part, self._known) for part in (words, runs)),
+        ]
         parts = [
             self._treat_dates(forms, subjects, _FORM),
-            _as_spans(known, _KNOWN),
-            _as_spans(names, _NAME),
+            _as_spans(pl.concat(known), _KNOWN),
+            _as_spans(pl.concat(names).with_columns(tag=pl.lit("NAME")), _NAME),
             self._treat_dates(contexts, subjects, _CONTEXT),
         ]
         return pl.concat(parts)
@@ -190,7 +205,7 @@ class TextScrubber:
         moved = dates.with_columns(owners.alias("owner")).join(
             days, on="owner", how="left", maintain_order="left"
         )
-        put = write_dates(pl.col("text"), pl.col("days"), self._dates.floor)
+        put = write_dates(pl.col("text"), pl.col("days"), self._dates.floor, self._dates.ceiling)
         spans = _as_spans(moved, rank, put)
         return pl.concat([spans, _as_spans(found.filter(~is_date), rank)])
 

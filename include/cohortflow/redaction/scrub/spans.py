@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-__all__ = ["SPANS", "find_spans", "join_neighbours", "merge_spans", "write_over"]
+__all__ = ["SPANS", "cut_texts", "find_spans", "join_neighbours", "merge_spans", "write_over"]
 
 SPANS: Final = pl.Schema(
     {
@@ -27,9 +27,7 @@ SPANS: Final = pl.Schema(
 """Schema of spans: ``tag`` is what it is, ``put`` what takes its place; of several that overlap, the one with
 the least ``rank`` says what it is."""
 
-_FOUND: Final = pl.Schema(
-    {"row": pl.UInt32(), "start": pl.Int64(), "end": pl.Int64(), "text": pl.String(), "gap": pl.String()}
-)
+_FOUND: Final = pl.Schema({"row": pl.UInt32(), "start": pl.Int64(), "end": pl.Int64(), "text": pl.String()})
 _ROW_BITS: Final = 32
 _BETWEEN: Final = r"^[ \t]{0,2}[,.'\x{2019}-]?[ \t]{0,2}(?:[A-Z]\.?)?[ \t]{0,2}$"
 _LONGEST_BETWEEN: Final = 6
@@ -45,8 +43,7 @@ def find_spans(texts: pl.Series, expression: str) -> pl.DataFrame:
         expression: In the syntax of Rust; it never matches the empty text.
 
     Returns:
-        ``row: u32``, ``start: i64``, ``end: i64``, ``text: str``, and ``gap: str``, what stands between the
-        match and the one before it in its text.
+        ``row: u32``, ``start: i64``, ``end: i64``, ``text: str``.
     """
     found = texts.str.extract_all(expression)
     rows = (found.list.len() > 0).fill_null(value=False).arg_true()
@@ -54,20 +51,23 @@ def find_spans(texts: pl.Series, expression: str) -> pl.DataFrame:
     counts = found.list.len()
     if rows.is_empty():
         return _FOUND.to_frame()
-    gaps = pl.col("gap").str.split(expression, literal=False)
-    spans = (
-        pl.DataFrame({"row": rows, "text": found, "gap": texts.gather(rows)})
-        .with_columns(pl.col("row").cast(pl.UInt32), gaps)
-        .with_columns(pl.col("gap").list.head(pl.col("gap").list.len() - 1))
-        .explode("text", "gap")
-    )
-    widths = _to_numpy(spans["text"].str.len_bytes())
-    ends = np.cumsum(widths + _to_numpy(spans["gap"].str.len_bytes()))
     lengths = _to_numpy(counts)
+    pieces = texts.gather(rows).to_frame("text").select(pl.col("text").str.split(expression, literal=False))
+    before = _to_numpy(pieces["text"].explode().str.len_bytes())
+    # What stands behind the last match of a text is no gap.
+    before = np.delete(before, np.cumsum(lengths + 1) - 1)
+    matches = found.explode()
+    widths = _to_numpy(matches.str.len_bytes())
+    ends = np.cumsum(widths + before)
     last = np.cumsum(lengths) - 1
-    before = np.concatenate(([0], ends[last][:-1]))
-    ends -= np.repeat(before, lengths)
-    return spans.select("row", pl.Series("start", ends - widths), pl.Series("end", ends), "text", "gap")
+    ends -= np.repeat(np.concatenate(([0], ends[last][:-1])), lengths)
+    row = np.repeat(_to_numpy(rows), lengths)
+    places = (
+        pl.Series("row", row, dtype=pl.UInt32),
+        pl.Series("start", ends - widths),
+        pl.Series("end", ends),
+    )
+    return pl.DataFrame([*places, matches.alias("text")])
 
 
 def merge_spans(spans: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
@@ -129,7 +129,7 @@ def join_neighbours(texts: pl.Series, spans: pl.DataFrame, tags: Iterable[str]) 
         & ((pl.col("start") - pl.col("end").shift(1)) <= _LONGEST_BETWEEN),
     ).with_columns(pl.col("near").fill_null(value=False))
     close = near.with_row_index("at").filter("near")
-    gaps = _cut(texts, close["row"], close["previous"], close["start"])
+    gaps = cut_texts(texts, close["row"], close["previous"], close["start"])
     together = close["at"].filter(gaps.str.contains(_BETWEEN))
     begins = np.ones(spans.height, dtype=np.int64)
     begins[_to_numpy(together)] = 0
@@ -151,9 +151,9 @@ def write_over(texts: pl.Series, spans: pl.DataFrame) -> pl.Series:
         return texts
     before = pl.col("end").shift(1).over("row").fill_null(0)
     pieces = spans.with_columns(before=before)
-    gaps = _cut(texts, pieces["row"], pieces["before"], pieces["start"])
+    gaps = cut_texts(texts, pieces["row"], pieces["before"], pieces["start"])
     last = spans.group_by("row", maintain_order=True).agg(pl.col("end").last())
-    rest = _cut(texts, last["row"], last["end"], None)
+    rest = cut_texts(texts, last["row"], last["end"], None)
     written = (
         pl.DataFrame({"row": spans["row"], "text": gaps + spans["put"]})
         .group_by("row", maintain_order=True)
@@ -162,7 +162,7 @@ def write_over(texts: pl.Series, spans: pl.DataFrame) -> pl.Series:
     return texts.clone().scatter(written["row"], written["text"] + rest)
 
 
-def _cut(texts: pl.Series, rows: pl.Series, start: pl.Series, end: pl.Series | None) -> pl.Series:
+def cut_texts(texts: pl.Series, rows: pl.Series, start: pl.Series, end: pl.Series | None) -> pl.Series:
     """Return parts of texts by bytes; the places are borders of characters."""
     data = texts.gather(rows).cast(pl.Binary)
     frame = pl.DataFrame({"data": data, "start": start, "end": end if end is not None else data.bin.size()})

@@ -13,6 +13,7 @@ from cohortflow.redaction.scrub import (
     plan_dates,
     scrubs_texts,
 )
+from cohortflow.workflow.ages import read_ages
 from cohortflow.workflow.datasets import COHORT_DATASET
 from cohortflow.workflow.run import Run, StepResult
 from cohortflow.workflow.steps.identifiers import collect_identifiers
@@ -35,7 +36,8 @@ def redact_view(run: Run, view: str) -> StepResult:
         frame = read_view(run, view)
     plan = dataset.redaction
     scrub = _make_scrubber(run, plan) if scrubs_texts(plan) else None
-    redacted = redact(frame, plan, run.key, as_of=run.interval.end.date(), scrub=scrub)
+    ages = read_ages(run, view, frame)
+    redacted = redact(frame, plan, run.key, as_of=run.interval.end.date(), scrub=scrub, ages=ages)
     reference = write_table(redacted, view, run.output_path(STEP, view), run.work)
     return StepResult(
         (reference,),
@@ -44,6 +46,7 @@ def redact_view(run: Run, view: str) -> StepResult:
             "actions": {entry.column.name: str(entry.treatment) for entry in plan.columns},
             "overridden": [entry.column.name for entry in plan.columns if entry.overridden],
             "overrides": plan.overrides,
+            "capped_ages": [e.column.name for e in plan.columns if e.ages and e.output is not None],
             "scrubbed": {} if scrub is None else scrub.count(),
         },
     )

@@ -110,6 +110,7 @@ def write_release(run: Run, _view: str = "") -> StepResult:
         "leak_scan": results.get(StepKind.SCAN, {}).get("leak_scan", {}),
         "redaction": _by_view(results, StepKind.REDACT, "actions"),
         "overrides": _by_view(results, StepKind.REDACT, "overrides"),
+        "capped_ages": _by_view(results, StepKind.REDACT, "capped_ages"),
         "scrubbed": _by_view(results, StepKind.REDACT, "scrubbed"),
         "seconds": {step: record["seconds"] for step, record in results.items()},
     }

@@ -14,6 +14,7 @@ from cohortflow.engine import describe_table, plan_write, read_table, write_tabl
 from cohortflow.errors import ArtifactNotFoundError, MalformedDataError
 from cohortflow.fhir.snapshot import Snapshot, SnapshotRead, hide_subjects
 from cohortflow.fhir.views import CompiledView, compile_view
+from cohortflow.workflow.ages import AgeReader
 from cohortflow.workflow.datasets import COHORT_DATASET, views_to_read
 from cohortflow.workflow.exclusions import (
     ExclusionReader,
@@ -55,7 +56,7 @@ def transform_views(run: Run, _view: str = "") -> StepResult:
     latest = chain[-1].export
     exported = {resource for extraction in chain for resource in extraction.result.files}
     crosswalk = read_subjects(run, snapshot, exported)
-    reader = ExclusionReader(run, snapshot, crosswalk, frozenset(exported))
+    reader = ExclusionReader.of_chain(run, chain, snapshot, crosswalk)
     names = views_to_read(run.plan.spec)
     by_resource: dict[str, list[CompiledView]] = defaultdict(list)
     for name in names:
@@ -74,7 +75,9 @@ def transform_views(run: Run, _view: str = "") -> StepResult:
     queries = load_queries(run)
     for name, state in queries.items():
         pl.collect_all([_plan_view(run, snapshot, crosswalk, name, read_query(run, name, state))])
-    excluded = find_excluded(reader, malformed)
+    for resource, read in reads.items():
+        reader.note_unreadable(resource, read.unreadable)
+    excluded = find_excluded(reader)
     references = tuple(
         describe_table(name, run.output_path(STEP, name), run.work) for name in (*names, *queries)
     )
@@ -98,23 +101,25 @@ def transform_views(run: Run, _view: str = "") -> StepResult:
             },
             "transaction_time": snapshot.transaction_time.isoformat(),
             "exclusions": excluded,
-            "export_digest": _combine(snapshot.digest, queries, digest_lists(run)),
+            "export_digest": _combine(snapshot.digest, queries, digest_lists(run, snapshot.transaction_time)),
         },
     )
 
 
 def _read_views(reader: ExclusionReader, resource: str, views: list[CompiledView]) -> SnapshotRead:
-    """Compute the views of a resource type, and in the same read what exclusions go by."""
+    """Compute the views of a resource type, and in the same read what exclusions and redaction go by."""
     more = reader.views(resource)
+    ages = AgeReader(reader.run, resource, [view.name for view in views])
 
     def build(frames: Mapping[str, pl.LazyFrame]) -> list[pl.LazyFrame]:
         planned = [
             _plan_view(reader.run, reader.snapshot, reader.crosswalk, view.name, frames[view.name])
             for view in views
         ]
-        return [*planned, *reader.plans(resource, {view.name: frames[view.name] for view in more})]
+        excluded = reader.plans(resource, {view.name: frames[view.name] for view in more})
+        return [*planned, *excluded, *ages.plans(frames)]
 
-    return reader.snapshot.execute([*views, *more], build)
+    return reader.snapshot.execute([*views, *more, *ages.views], build)
 
 
 def _combine(digest: str, queries: Mapping[str, SqlState], lists: str) -> str:

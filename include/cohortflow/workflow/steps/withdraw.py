@@ -68,11 +68,12 @@ def withdraw_deleted(run: Run, _view: str = "") -> StepResult:
 
 def _find_excluded(run: Run, chain: Sequence[Extraction]) -> pl.DataFrame:
     """Return the patients who are excluded as of the export, dated like deletions."""
-    if not run.plan.exclusions.concerns_patients or not list_tables(run.datasets):
+    if not run.plan.exclusions.concerns_patients:
         return TOMBSTONE_SCHEMA.to_frame()
     snapshot = open_snapshot(run, chain)
-    exported = frozenset(resource for extraction in chain for resource in extraction.result.files)
-    return date_excluded(ExclusionReader(run, snapshot, read_subjects(run, snapshot, exported), exported))
+    exported = {resource for extraction in chain for resource in extraction.result.files}
+    crosswalk = read_subjects(run, snapshot, exported)
+    return date_excluded(ExclusionReader.of_chain(run, chain, snapshot, crosswalk))
 
 
 def _withdraw(run: Run, tombstones: pl.DataFrame) -> dict[str, int]:
