@@ -64,6 +64,11 @@ def _cap(value: pl.Expr, limit: pl.Expr, units: Sequence[pl.Expr], cap: int) -> 
     return pl.when(limit.is_not_null()).then(known).otherwise(unknown)
 
 
+def _cap_years(value: pl.Expr, cap: int) -> pl.Expr:
+    """Return what is told of a number that has no unit because it counts years."""
+    return pl.when(value > cap + 1).then(cap + 1.0).otherwise(value)
+
+
 def _limit(units: Iterable[pl.Expr], cap: int) -> pl.Expr:
     return pl.coalesce(*[age_limit(unit, cap) for unit in units])
 
@@ -99,7 +104,7 @@ def find_ages(frame: pl.LazyFrame, place: Place, codes: Iterable[AgeCode], cap: 
         for kind, read in units.items()
     ]
     years = [pl.col(name).cast(pl.Float64) for name in _PURE if name in names]
-    told += [_entry(value, pl.when(value > cap + 1).then(cap + 1.0).otherwise(value)) for value in years]
+    told += [_entry(value, _cap_years(value, cap)) for value in years]
     nothing = _entry(pl.lit(None, dtype=pl.Float64), pl.lit(None, dtype=pl.Float64), of=pl.col("other"))
     return _gather(frame, place, pl.col("id"), [*told, nothing])
 
@@ -166,11 +171,11 @@ def _table_entry(entry: ColumnRedaction, plan: RedactionPlan, cap: int) -> pl.Ex
         nothing = pl.lit(None, dtype=pl.Float64)
         return _entry(nothing, nothing, of=column.is_not_null())
     value = column.cast(pl.Float64)
+    if all(path.endswith(("Integer", "Decimal")) for path in entry.column.paths):
+        return _entry(value, _cap_years(value, cap))
     units = [pl.col(name).cast(pl.String) for name in unit_columns(entry, plan)]
-    pure = all(path.endswith(("Integer", "Decimal")) for path in entry.column.paths)
-    years = pl.when(value > cap + 1).then(cap + 1.0).otherwise(value)
     units = units or [pl.lit(None, dtype=pl.String)]
-    return _entry(value, years if pure else _cap(value, _limit(units, cap), units, cap))
+    return _entry(value, _cap(value, _limit(units, cap), units, cap))
 
 
 def unit_columns(entry: ColumnRedaction, plan: RedactionPlan) -> list[str]:
@@ -193,6 +198,7 @@ def cap_results(frame: pl.LazyFrame, plan: RedactionPlan, ages: pl.LazyFrame) ->
         plan: The table's plan.
         ages: Rows with ``AGES``.
     """
+    schema = frame.collect_schema()  # capping changes none of it
     for number, entry in enumerate(plan.columns):
         if entry.ages is None or entry.output is None:
             continue
@@ -202,7 +208,6 @@ def cap_results(frame: pl.LazyFrame, plan: RedactionPlan, ages: pl.LazyFrame) ->
         )
         key = pl.col(plan.record_key(entry.ages.place)).cast(pl.String)
         value = pl.col(name)
-        dtype = frame.collect_schema()[name]
         if entry.ages.match is AgeMatch.NUMBER:
             told = f"cohortflow:told:{number}"
             pairs = own.filter(pl.col("value").is_not_null()).select(
@@ -212,11 +217,11 @@ def cap_results(frame: pl.LazyFrame, plan: RedactionPlan, ages: pl.LazyFrame) ->
             joined = frame.join(
                 pairs, left_on=left, right_on=["id", "value"], how="left", maintain_order="left"
             )
-            capped = pl.when(flag).then(pl.col(told).cast(dtype)).otherwise(value)
+            capped = pl.when(flag).then(pl.col(told).cast(schema[name])).otherwise(value)
         else:
             texts = pl.col("value").is_null() if entry.ages.match is AgeMatch.TEXT else pl.lit(value=True)
             records = own.filter(texts).select("id", flag).unique()
             joined = frame.join(records, left_on=key, right_on="id", how="left", maintain_order="left")
             capped = pl.when(pl.col(flag).is_null()).then(value)
-        frame = joined.with_columns(capped.alias(name)).select(*frame.collect_schema().names())
+        frame = joined.with_columns(capped.alias(name)).select(*schema.names())
     return frame

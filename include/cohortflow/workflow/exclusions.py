@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from cohortflow.engine import read_table, write_table
-from cohortflow.errors import ArtifactNotFoundError
 from cohortflow.fhir.snapshot import TOMBSTONE_SCHEMA
 from cohortflow.model import SMALL_CELL
 from cohortflow.redaction.exclusions import (
@@ -289,12 +288,5 @@ def describe_exclusions(run: Run) -> dict[str, Any]:
 
 
 def _load_counts(run: Run) -> dict[str, Any]:
-    content = run.work.read(_COUNTS)
-    if content is None:
-        raise ArtifactNotFoundError(
-            "The counts of exclusions are missing; intermediates are removed when a run ends.",
-            place=run.work.uri,
-            remedy="Run the whole study again: clear the run's first task with all downstream tasks.",
-        )
-    counts: dict[str, Any] = json.loads(content)
+    counts: dict[str, Any] = run.load_json(_COUNTS, "The counts of exclusions are missing")
     return counts

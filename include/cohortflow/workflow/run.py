@@ -163,15 +163,29 @@ class Run:
         Raises:
             ArtifactNotFoundError: There is none.
         """
-        content = self.work.read(f"_results/{step}.json")
+        result: dict[str, Any] = self.load_json(
+            f"_results/{step}.json", f"The result of the step '{step}' is missing"
+        )
+        return result
+
+    def load_json(self, path: str, missing: str) -> Any:  # noqa: ANN401 - whatever a step has left
+        """Load what a step of this run has left in the work zone.
+
+        Args:
+            path: Where it lies.
+            missing: What to say if it does not.
+
+        Raises:
+            ArtifactNotFoundError: It does not.
+        """
+        content = self.work.read(path)
         if content is None:
             raise ArtifactNotFoundError(
-                f"The result of the step '{step}' is missing; intermediates are removed when a run ends.",
+                f"{missing}; intermediates are removed when a run ends.",
                 place=self.work.uri,
                 remedy="Run the whole study again: clear the run's first task with all downstream tasks.",
             )
-        result: dict[str, Any] = json.loads(content)
-        return result
+        return json.loads(content)
 
     def load_results(self) -> dict[str, dict[str, Any]]:
         """Return the results of all steps so far, by step id."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from cohortflow.engine import read_table, write_table
-from cohortflow.errors import ArtifactNotFoundError, ReidentificationRiskError
+from cohortflow.errors import ReidentificationRiskError
 from cohortflow.model import SMALL_CELL
 from cohortflow.redaction.risk import (
     SUBJECT,
@@ -90,14 +90,7 @@ def load_removed(run: Run) -> int:
     Raises:
         ArtifactNotFoundError: The risk was not assessed.
     """
-    content = run.work.read(_EXACT)
-    if content is None:
-        raise ArtifactNotFoundError(
-            "The assessment of the risk is missing; intermediates are removed when a run ends.",
-            place=run.work.uri,
-            remedy="Run the whole study again: clear the run's first task with all downstream tasks.",
-        )
-    return int(json.loads(content)["removed"])
+    return int(run.load_json(_EXACT, "The assessment of the risk is missing")["removed"])
 
 
 def _gather(run: Run) -> pl.DataFrame:
